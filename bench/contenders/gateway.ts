@@ -1,0 +1,87 @@
+import { existsSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { CONNECTIONS, type Contender, LIMIT, ORIGIN, type Place, SECRET } from './contender.ts'
+
+export interface GatewayOptions {
+  /** Redis to count in; memory if not given. */
+  readonly redisUrl?: string
+  /** Whether tokens of a busy limit are taken from Redis in batches. */
+  readonly lease?: boolean
+  /** Connections to the service; as many as the others have if not given. */
+  readonly connections?: number
+  /** What to run instead of the sources. */
+  readonly entry?: string
+}
+
+const SOURCES = 'src/main.ts'
+
+/** Sallyport with everything on that issue 2 section 7 names. */
+export function fullGateway(name = 'full', title = 'Sallyport, all policies', options: GatewayOptions = {}): Contender {
+  return {
+    name,
+    title,
+    policies: 'all',
+    command: place =>
+      command(name, place, options, {
+        defaults: { cors: { origins: [ORIGIN] }, security_headers: {} },
+        routes: [
+          {
+            path: '/api/**',
+            service: 'orders',
+            websocket: true,
+            rate_limit: { requests_per_minute: LIMIT }
+          }
+        ]
+      })
+  }
+}
+
+/** The same without any policy. Its request ids and metrics cannot be switched off. */
+export function bareGateway(): Contender {
+  return {
+    name: 'none',
+    title: 'Sallyport, no policies',
+    policies: 'none',
+    command: place =>
+      command(
+        'none',
+        place,
+        {},
+        {
+          enabled: false,
+          logging: { format: 'json', access: false },
+          routes: [{ path: '/api/**', service: 'orders', authentication: 'none' }]
+        }
+      )
+  }
+}
+
+function command(name: string, place: Place, options: GatewayOptions, policies: object): string[] {
+  const { folder, port, upstream } = place
+  const file = join(folder, `${name}.json`)
+  const document = {
+    server: { host: '127.0.0.1', port },
+    storage: {
+      data_dir: join(folder, 'data'),
+      ...(options.redisUrl === undefined ? {} : { redis_url: options.redisUrl })
+    },
+    identity: { jwt: { secret: SECRET } },
+    logging: { format: 'json' },
+    services: {
+      orders: {
+        url: `http://127.0.0.1:${upstream}`,
+        pool: { connections: options.connections ?? CONNECTIONS }
+      }
+    },
+    ...(options.lease === undefined ? {} : { rate_limits: { lease: options.lease } }),
+    ...policies
+  }
+  writeFileSync(file, JSON.stringify(document, undefined, 2))
+  return [process.execPath, options.entry ?? SOURCES, '-c', file]
+}
+
+/** The entry of what `npm run build` made, if it has been run. */
+export function builtEntry(): string | undefined {
+  const root = join(import.meta.dirname, '..', '..')
+  return ['dist/src/main.js', 'dist/main.js'].find(entry => existsSync(join(root, entry)))
+}

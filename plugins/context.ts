@@ -1,0 +1,47 @@
+import fp from 'fastify-plugin'
+import { exchangeOf } from '../src/proxy/exchange.ts'
+import { parametersOf } from '../src/routing/pattern.ts'
+import type { Runtime } from '../src/runtime/runtime.ts'
+import { RequestLog } from '../src/telemetry/request-log.ts'
+
+/**
+ * Gives every request its exchange, and every answer that Fastify sends the fields that policies have put there. (Answers
+ * of services get them from the forwarder, in the same order.)
+ */
+export default fp<{ runtime: Runtime }>(
+  async (app, { runtime }) => {
+    app.decorateRequest('exchange', null as never)
+    app.decorateRequest('consumer', {
+      getter() {
+        return this.exchange.consumer
+      }
+    })
+
+    app.addHook('onRequest', (request, reply, done) => {
+      const exchange = exchangeOf(request.raw)
+      request.exchange = exchange
+      request.log = new RequestLog(runtime.log, exchange.id)
+      exchange.reply = reply
+      const pattern = exchange.route?.pattern
+      if (pattern?.hasParameters) request.params = parametersOf(pattern, exchange.path)
+      done()
+    })
+
+    app.addHook('onSend', (request, reply, _payload, done) => {
+      const { exchange } = request
+      for (const block of exchange.blocks) setFields(reply, block.fields)
+      setFields(reply, exchange.fields)
+      done()
+    })
+  },
+  { name: 'context' }
+)
+
+interface HeaderPort {
+  hasHeader(name: string): boolean
+  header(name: string, value: string): unknown
+}
+
+function setFields(reply: HeaderPort, fields: readonly string[]): void {
+  for (let i = 0; i < fields.length; i += 2) reply.header(fields[i] as string, fields[i + 1] as string)
+}

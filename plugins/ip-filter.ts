@@ -1,0 +1,46 @@
+import { isIP } from 'node:net'
+import { refuse } from '../src/errors.ts'
+import { definePolicy, OptionError } from '../src/policy.ts'
+import { addressSet } from '../src/proxy/peer.ts'
+import { Type } from '../src/schema.ts'
+
+/** Allows and denies by address (SEC-05). A denied address is denied even where its range is allowed. */
+export default definePolicy({
+  name: 'ip_filter',
+  schema: Type.Object(
+    {
+      allow: Type.Array(Type.String(), {
+        description: 'Addresses and CIDR ranges that may call; everybody if empty.',
+        default: []
+      }),
+      deny: Type.Array(Type.String(), { description: 'Addresses and CIDR ranges that may not.', default: [] })
+    },
+    { description: 'Which addresses may call.' }
+  ),
+  compile({ allow, deny }) {
+    for (const entry of [...allow, ...deny]) checkRange(entry)
+    if (allow.length === 0 && deny.length === 0) return undefined
+    const allowed = addressSet(allow)
+    const denied = addressSet(deny)
+    const refusal = (list: string) => refuse('ip_blocked', { reason: `ip_filter ${list}` })
+    const blocked = refusal('deny')
+    const uninvited = refusal('allow')
+    return {
+      onRequest(request, _reply, done) {
+        const { client } = request.exchange
+        if (denied.has(client)) return done(blocked)
+        if (allow.length > 0 && !allowed.has(client)) return done(uninvited)
+        done()
+      }
+    }
+  }
+})
+
+/** @throws {OptionError} for what is neither an address nor a range. */
+export function checkRange(entry: string): void {
+  if (entry === 'loopback' || entry === 'private') return
+  const [, address = '', prefix] = /^([^/%]+)(?:\/(\d{1,3}))?$/.exec(entry) ?? []
+  const family = isIP(address)
+  if (family === 0 || Number(prefix ?? 0) > (family === 4 ? 32 : 128))
+    throw new OptionError(`"${entry}" is no address and no range: write 192.0.2.7 or 10.0.0.0/8`)
+}

@@ -1,0 +1,156 @@
+import { refuse } from '../src/errors.ts'
+import { capacityOf, type Limit } from '../src/limits/limit.ts'
+import { AddressPlan, LimitPlan, type OwnLimit } from '../src/limits/plan.ts'
+import { type HeaderStyle, limitsOf, RATE, type RateLimitsSettings, type RateSettings } from '../src/limits/settings.ts'
+import { definePolicy } from '../src/policy.ts'
+import type { Exchange } from '../src/proxy/exchange.ts'
+import { OWNS } from '../src/proxy/headers.ts'
+import type { Runtime } from '../src/runtime/runtime.ts'
+import { oneOf, Type } from '../src/schema.ts'
+import type { Decision } from '../src/store/store.ts'
+
+type Done = (error?: Error) => void
+
+/** Holds callers to all limits of a route at once, after it is known who they are (RLM-02). */
+export default definePolicy({
+  name: 'rate_limit',
+  schema: Type.Object(
+    {
+      ...RATE,
+      by: oneOf(['consumer', 'ip', 'route'], {
+        description: 'Whether to count each caller, each address, or all requests together.',
+        default: 'consumer'
+      }),
+      headers: Type.Optional(
+        oneOf(['standard', 'legacy', 'both', 'none'], { description: '`RateLimit-*`, `X-RateLimit-*`, both or none.' })
+      )
+    },
+    {
+      description: 'A limit of the route’s own, besides those under `rate_limits`. `false` exempts it from all limits.'
+    }
+  ),
+  /** The limits under `rate_limits` hold for routes that have none of their own. */
+  defaultOptions: () => ({}),
+  compile(options, { route, scope, snapshot, runtime }) {
+    const limits = limitsOf('route', options)
+    const own: OwnLimit | undefined =
+      limits.length === 0 ? undefined : { limits, by: options.by, scope: `route:${scope}` }
+    const terms = snapshot.rateLimits
+    const plan = new LimitPlan(terms, route, own)
+    if (plan.empty) return undefined
+    const style = options.headers ?? headerStyle(terms)
+    const { store } = runtime
+
+    return {
+      onRequest(request, _reply, done) {
+        const { exchange } = request
+        const clientId = exchange.peer.trusted ? exchange.clientId : ''
+        const { requests, silent } = plan.for(exchange.consumer, exchange.client, clientId)
+        if (requests.length === 0) return done()
+        const shown = silent ? 'none' : style
+        const decision = store.decide(requests, terms)
+        if (decision instanceof Promise) decision.then(late => settle(late, exchange, shown, runtime, done), done)
+        else settle(decision, exchange, shown, runtime, done)
+      }
+    }
+  }
+})
+
+/** A guard by address, before anybody's credentials are looked at: `rate_limits.ip`. */
+export const preLimit = definePolicy({
+  name: 'pre_limit',
+  schema: Type.Object({}, { description: 'Internal: the limit of each address.' }),
+  defaultOptions: ({ rateLimits }) => (rateLimits.ip === undefined ? undefined : {}),
+  compile(_options, { snapshot, runtime }) {
+    const terms = snapshot.rateLimits
+    const plan = new AddressPlan(limitsOf('ip', terms.ip as RateSettings))
+    const style = headerStyle(terms)
+    const { store } = runtime
+    return {
+      onRequest(request, _reply, done) {
+        const { exchange } = request
+        const decision = store.decide(plan.for(exchange.client), terms)
+        if (decision instanceof Promise) decision.then(late => settlePre(late, exchange, style, runtime, done), done)
+        else settlePre(decision, exchange, style, runtime, done)
+      }
+    }
+  }
+})
+
+/** The guard is no business of those whom it lets through. */
+function settlePre(decision: Decision, exchange: Exchange, style: HeaderStyle, runtime: Runtime, done: Done): void {
+  if (decision.allowed) done()
+  else settle(decision, exchange, style, runtime, done)
+}
+
+function settle(decision: Decision, exchange: Exchange, style: HeaderStyle, runtime: Runtime, done: Done): void {
+  const { allowed, tightest } = decision
+  if (tightest === undefined) return done(allowed ? undefined : STORE_LOST)
+  if (style !== 'none') describe(decision, tightest, exchange, style)
+  if (allowed) return done()
+  runtime.metrics.rateLimitHits.inc({ limit: tightest.name, endpoint: exchange.route?.label ?? '' })
+  const seconds = Math.max(1, Math.ceil(decision.retryMs / 1000))
+  done(
+    refuse('rate_limit_exceeded', {
+      details: `The limit is ${tightest.limit} requests per ${inWords(tightest.windowMs)}; try again in ${seconds} s.`,
+      reason: `rate limit ${tightest.name} ${tightest.limit}/${inWords(tightest.windowMs)}`,
+      headers: ['retry-after', String(seconds)]
+    })
+  )
+}
+
+/** The caller has done nothing wrong, and the gateway has been told to let nobody through unseen: `on_store_error: deny`. */
+const STORE_LOST = refuse('service_unavailable', { reason: 'store lost', headers: ['retry-after', '1'] })
+
+/** Fields of draft-ietf-httpapi-ratelimit-headers (all of them structured, RFC 9651), or their predecessors (C-08). */
+function describe(decision: Decision, tightest: Limit, exchange: Exchange, style: HeaderStyle): void {
+  const remaining = String(decision.remaining)
+  const reset = String(Math.ceil(decision.resetMs / 1000))
+  exchange.owns |= OWNS.RATE_LIMIT
+  if (style !== 'legacy') {
+    exchange.fields.push(
+      'ratelimit-limit',
+      String(capacityOf(tightest)),
+      'ratelimit-remaining',
+      remaining,
+      'ratelimit-reset',
+      reset,
+      'ratelimit-policy',
+      policyOf(tightest)
+    )
+  }
+  if (style !== 'standard')
+    exchange.fields.push(
+      'x-ratelimit-limit',
+      String(capacityOf(tightest)),
+      'x-ratelimit-remaining',
+      remaining,
+      'x-ratelimit-reset',
+      reset
+    )
+}
+
+const policies = new WeakMap<Limit, string>()
+
+/** `60;w=60`, with the burst of a bucket behind it; the same string for as long as the limit is. */
+function policyOf(limit: Limit): string {
+  let policy = policies.get(limit)
+  if (policy === undefined) {
+    const requests = Math.max(1, Math.round(limit.limit))
+    const seconds = Math.max(1, Math.round((limit.windowMs * Math.max(1, 1 / limit.limit)) / 1000))
+    policy = `${requests};w=${seconds}${limit.algorithm === 'token_bucket' ? `;burst=${limit.burst}` : ''}`
+    policies.set(limit, policy)
+  }
+  return policy
+}
+
+function inWords(windowMs: number): string {
+  return { 1000: 'second', 60000: 'minute', 3600000: 'hour', 86400000: 'day' }[windowMs] ?? `${windowMs / 1000} s`
+}
+
+function headerStyle(settings: RateLimitsSettings): HeaderStyle {
+  if (settings.standardHeaders === undefined && settings.legacyHeaders === undefined) return settings.headers
+  const standard = settings.standardHeaders ?? true
+  const legacy = settings.legacyHeaders ?? false
+  return standard ? (legacy ? 'both' : 'standard') : legacy ? 'legacy' : 'none'
+}

@@ -1,0 +1,91 @@
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Snapshot } from '../src/config/snapshot.ts'
+import type { Exchange } from '../src/proxy/exchange.ts'
+import type { Runtime } from '../src/runtime/runtime.ts'
+import { jsonLine, LEVELS, levelOf, type Outcome, prettyLine } from '../src/telemetry/access-log.ts'
+import { redactFields } from '../src/telemetry/redact.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Told of every exchange when its answer is complete or its client has gone, whoever wrote the answer. */
+    readonly observers: ((exchange: Exchange) => void)[]
+  }
+}
+
+/** The label of requests that belong to no endpoint. */
+const UNKNOWN = '__unknown__'
+
+/** Counts every request, and writes its one line. Also for answers that Fastify never sees the end of. */
+export default fp<{ snapshot: Snapshot; runtime: Runtime }>(
+  async (app, options) => {
+    app.addHook('onRequest', (request, _reply, done) => {
+      const { exchange } = request
+      const { config } = request.routeOptions
+      const endpoint = exchange.route?.label ?? (exchange.refusal === undefined ? (config.url ?? UNKNOWN) : UNKNOWN)
+      exchange.series = options.runtime.metrics.endpoint(endpoint, exchange.method)
+      exchange.series.active++
+      done()
+    })
+    app.observers.push(measure(options.runtime))
+    if (options.snapshot.logging.access) app.observers.push(accessLog(options))
+    if (options.snapshot.logging.trace_requests) traceRequests(app, options.runtime)
+  },
+  { name: 'telemetry' }
+)
+
+function measure({ clock, metrics }: Runtime): (exchange: Exchange) => void {
+  return exchange => {
+    exchange.durationMs = clock.monotonic() - exchange.startedAt
+    const { series, route, response } = exchange
+    if (series !== undefined) {
+      series.active--
+      series.observe(statusOf(exchange), exchange.durationMs / 1000)
+    }
+    if (route !== undefined && exchange.upstreamMs >= 0)
+      metrics.service(route.service.name).answered(response.statusCode, exchange.upstreamMs / 1000)
+  }
+}
+
+function accessLog({ snapshot, runtime }: { snapshot: Snapshot; runtime: Runtime }): (exchange: Exchange) => void {
+  const least = LEVELS[snapshot.logging.level] ?? 30
+  const render = runtime.pretty ? prettyLine : jsonLine
+  return exchange => {
+    const status = statusOf(exchange)
+    if (levelOf(status) < least) return
+    const outcome: Outcome = {
+      now: runtime.clock.now(),
+      durationMs: exchange.durationMs,
+      status,
+      generation: snapshot.version
+    }
+    runtime.sink.write(render(exchange, outcome))
+  }
+}
+
+/** A client that goes away before there was an answer gets the status that nginx made customary, in figures only. */
+function statusOf({ aborted, response }: Exchange): number {
+  return aborted && !response.headersSent ? 499 : response.statusCode
+}
+
+/** `TRACE_REQUESTS=true` (OBS-17): what came and what went, but for secrets. */
+function traceRequests(app: FastifyInstance, { log }: Runtime): void {
+  app.addHook('onRequest', (request, _reply, done) => {
+    const { exchange } = request
+    request.log.info(
+      { method: exchange.method, path: exchange.path, fields: redactFields(exchange.request.rawHeaders) },
+      'request started'
+    )
+    done()
+  })
+  app.observers.push(exchange => {
+    log.info(
+      {
+        request_id: exchange.id,
+        status_code: exchange.response.statusCode,
+        fields: redactFields(exchange.responseFields())
+      },
+      'request ended'
+    )
+  })
+}

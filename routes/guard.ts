@@ -1,0 +1,91 @@
+import rateLimit from '@fastify/rate-limit'
+import type { FastifyInstance } from 'fastify'
+import { Problems } from '../src/config/problem.ts'
+import { settle, validate } from '../src/config/validate.ts'
+import { refuse } from '../src/errors.ts'
+import type { Limit } from '../src/limits/limit.ts'
+import { network } from '../src/limits/plan.ts'
+import type { PolicyUse } from '../src/policy.ts'
+import type { Runtime } from '../src/runtime/runtime.ts'
+import type { TSchema } from '../src/schema.ts'
+import { limitRequest, type StoreTerms, StoreUnreachable } from '../src/store/store.ts'
+import type { OwnRoutesOptions } from './index.ts'
+
+/** Requests that one address may make to the gateway's own operations, per minute. */
+const PER_MINUTE = 120
+const WINDOW_MS = 60_000
+
+/** What an endpoint for administrators asks of its callers. */
+export function administrators(summary: string) {
+  const use = (options: unknown): PolicyUse => ({ options, scope: 'own' })
+  return {
+    schema: { summary, tags: ['Administration'], security: [{ bearer: [] }] },
+    config: { administrative: true, policies: { authentication: use('required'), required_roles: use(['admin']) } }
+  }
+}
+
+/** Holds a body against its schema as the configuration is held against its own, with the same words for what is wrong. */
+export function validatorCompiler({ schema }: { schema: unknown }) {
+  return (data: unknown): { value: unknown } | { error: Error } => {
+    const problems = new Problems(data)
+    validate(schema as TSchema, data, problems)
+    if (!problems.failed) return { value: settle(schema as TSchema, data) }
+    const fields = problems.list.map(({ key, message }) => ({ field: key, message, type: 'schema' }))
+    return {
+      error: refuse('validation_error', {
+        details: fields.map(({ field, message }) => `${field} ${message}`).join('; '),
+        fields
+      })
+    }
+  }
+}
+
+/** `@fastify/rate-limit` over our store, so that several gateways count together; before credentials are looked at. */
+export async function guardOwnEndpoints(
+  app: FastifyInstance,
+  { snapshot, runtime }: Pick<OwnRoutesOptions, 'snapshot' | 'runtime'>
+): Promise<void> {
+  await app.register(rateLimit, {
+    max: PER_MINUTE,
+    timeWindow: WINDOW_MS,
+    store: createStore(runtime, snapshot.rateLimits),
+    keyGenerator: request => network(request.exchange.client)
+  })
+}
+
+/** What the store answers. @throws {GatewayError} 503 while it is out of reach */
+export async function fromStore<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer
+  } catch (error) {
+    if (!(error instanceof StoreUnreachable)) throw error
+    throw refuse('service_unavailable', { reason: `store ${error.code}`, headers: ['retry-after', '1'] })
+  }
+}
+
+const limit: Limit = {
+  name: 'own',
+  algorithm: 'fixed_window',
+  limit: PER_MINUTE,
+  windowMs: WINDOW_MS,
+  burst: PER_MINUTE
+}
+
+/** Our store in the shape that the plugin asks for. */
+function createStore({ store }: Runtime, settings: StoreTerms) {
+  // Whoever has to mend the store must get in while it is lost.
+  const terms: StoreTerms = { prefix: settings.prefix, lease: settings.lease, on_store_error: 'local' }
+  return class GuardStore {
+    incr(key: string, callback: (error: Error | null, result?: { current: number; ttl: number }) => void): void {
+      Promise.resolve(store.decide([limitRequest(limit, `ip:${key}`, 'own')], terms)).then(
+        ({ allowed, remaining, resetMs }) =>
+          callback(null, { current: allowed ? PER_MINUTE - remaining : PER_MINUTE + 1, ttl: Math.ceil(resetMs) }),
+        callback
+      )
+    }
+
+    child(): this {
+      return this
+    }
+  }
+}

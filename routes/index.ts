@@ -1,0 +1,33 @@
+import cors from '@fastify/cors'
+import helmet from '@fastify/helmet'
+import type {} from '@fastify/swagger'
+import type { FastifyPluginAsync } from 'fastify'
+import type { Control } from '../src/app.ts'
+import type { Snapshot } from '../src/config/snapshot.ts'
+import type { Runtime } from '../src/runtime/runtime.ts'
+import admin from './admin.ts'
+import gateway from './gateway.ts'
+import health from './health.ts'
+import metrics from './metrics.ts'
+
+export interface OwnRoutesOptions {
+  readonly snapshot: Snapshot
+  readonly runtime: Runtime
+  readonly control: Control
+}
+
+/** The gateway's own endpoints, behind the ecosystem's own plugins: here a microsecond more or less is nobody's concern. */
+const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => {
+  const { paths, defaults } = options.snapshot
+  await app.register(helmet)
+  const origins = (defaults.cors?.options as { origins: string[] } | undefined)?.origins ?? []
+  if (origins.length > 0) await app.register(cors, { origin: origins.includes('*') ? '*' : origins })
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, app.getDefaultJsonParser('error', 'error'))
+
+  if (paths.health !== false) await app.register(health, { ...options, prefix: paths.health })
+  await app.register(metrics, options)
+  if (paths.gateway !== false) await app.register(gateway, { ...options, prefix: paths.gateway })
+  if (paths.admin !== false) await app.register(admin, { ...options, prefix: paths.admin })
+}
+
+export default ownRoutes

@@ -1,0 +1,412 @@
+import { createServer } from 'node:http'
+import Fastify, { type FastifyInstance, type FastifyPluginCallback, type RouteOptions } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Concern } from '../plugins/index.ts'
+import ownRoutes from '../routes/index.ts'
+import { ANY_METHOD, mountRoutes } from '../routes/proxy.ts'
+import type { Position } from './config/located.ts'
+import { ConfigError, type Problem } from './config/problem.ts'
+import type { Snapshot } from './config/snapshot.ts'
+import { type GatewayError, refuse } from './errors.ts'
+import { acquireAuthenticator, IdentityError } from './identity/authenticator.ts'
+import { OptionError, type Policy, type PolicyUse, type RouteHooks } from './policy.ts'
+import { type Exchange, exchangeOf } from './proxy/exchange.ts'
+import type { Route } from './proxy/route.ts'
+import { CLOSE, type Tunnel } from './proxy/tunnel.ts'
+import { parsePattern } from './routing/pattern.ts'
+import { type RouteMatch, RouteTable } from './routing/table.ts'
+import type { Runtime } from './runtime/runtime.ts'
+import { lazyCompilers } from './schema-compilers.ts'
+
+/** Where requests go that the door has refused: to the same hooks, log and error format as all others. */
+const REFUSED = '/ refused'
+
+/** What the door finds for a request: a route of the configuration, or an endpoint of the gateway's own. */
+type Destination = Route | OwnEndpoint
+
+interface OwnEndpoint extends RouteMatch {
+  readonly own: true
+  /** Belongs to the administration, and to its listener if it has one. */
+  readonly administrative: boolean
+}
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** The route of refusals, which is no endpoint. */
+    refused?: boolean
+    /** Belongs to the administration. */
+    administrative?: boolean
+  }
+}
+
+/** What every generation is built from, besides the snapshot. */
+export interface Build {
+  readonly runtime: Runtime
+  /** The concerns in order, third parties' included. */
+  readonly concerns: readonly Concern[]
+  /** What the gateway's own endpoints need to act on it. */
+  readonly control: Control
+}
+
+/** The gateway as its own endpoints see it. */
+export interface Control {
+  /** Reads the configuration again; rejects with a {@link ConfigError} and changes nothing when it is not good. */
+  reload(): Promise<{ version: string; changed: boolean }>
+  /** Whether requests may be sent here. */
+  ready(): boolean
+  status(): { version: string; appliedAt: number; error: string | undefined }
+  setRouteEnabled(id: string, enabled: boolean): Promise<boolean>
+}
+
+/**
+ * One configuration at work: a Fastify app with everything compiled, and what it holds of the runtime. Requests that it has
+ * taken in stay with it to their end, whatever comes after it.
+ */
+export class Generation {
+  readonly snapshot: Snapshot
+  readonly app: FastifyInstance
+  readonly table: RouteTable<Destination>
+  readonly #runtime: Runtime
+  readonly #tunnels: Set<Tunnel>
+  readonly #leases: readonly string[]
+  #inFlight = 0
+  /** The youngest of the requests in flight; the others follow by `next`. */
+  #youngest: Exchange | undefined
+  /** Told when nothing is in flight any more. */
+  readonly #whenIdle: (() => void)[] = []
+
+  constructor(
+    snapshot: Snapshot,
+    app: FastifyInstance,
+    table: RouteTable<Destination>,
+    runtime: Runtime,
+    tunnels: Set<Tunnel>,
+    leases: readonly string[]
+  ) {
+    this.snapshot = snapshot
+    this.app = app
+    this.table = table
+    this.#runtime = runtime
+    this.#tunnels = tunnels
+    this.#leases = leases
+  }
+
+  /** Requests and WebSockets that are not at their end yet. */
+  get inFlight(): number {
+    return this.#inFlight
+  }
+
+  /** Decides where a request belongs and hands it to Fastify. */
+  enter(exchange: Exchange): void {
+    this.#add(exchange)
+    const { request, response } = exchange
+    if (exchange.refusal === undefined) this.#route(exchange)
+    if (exchange.refusal !== undefined) {
+      request.url = REFUSED
+      // There are more methods than Fastify knows, and nobody is going to look at a body.
+      request.method = 'GET'
+    } else if (exchange.route === undefined) request.url = exchange.path + exchange.search
+    else request.url = exchange.search === '' ? exchange.route.slot : exchange.route.slot + exchange.search
+    this.app.routing(request, response)
+  }
+
+  #route(exchange: Exchange): void {
+    const found = this.#find(exchange)
+    if (found === undefined) exchange.refusal = this.#refusalOf(exchange)
+    else if (!this.#isAtTheRightDoor(found, exchange))
+      exchange.refusal = refuse('not_found', { reason: 'another_door' })
+    else if (!('own' in found)) {
+      exchange.refusal = faultOf(exchange, found)
+      if (exchange.refusal === undefined) exchange.route = found
+    }
+  }
+
+  #refusalOf(exchange: Exchange): GatewayError {
+    const allowed = this.table.allowedMethods(exchange)
+    if (allowed.length === 0) return refuse('not_found', { reason: 'no_route' })
+    return refuse('method_not_allowed', { headers: ['allow', allowed.join(', ')] })
+  }
+
+  /** A preflight belongs to the route it asks about, if that route answers such questions. */
+  #find(exchange: Exchange): Destination | undefined {
+    if (exchange.isPreflight) {
+      const asked = this.table.match(exchange.asPreflighted())
+      if (asked !== undefined && ('own' in asked || asked.answersPreflights)) return asked
+    }
+    return this.table.match(exchange)
+  }
+
+  /** With a listener of its own, administration is there and nowhere else, and nothing else is there (H-122). */
+  #isAtTheRightDoor(found: Destination, exchange: Exchange): boolean {
+    if (this.snapshot.adminListen === undefined) return true
+    const administrative = 'own' in found && found.administrative
+    return 'own' in found && !administrative ? true : administrative === exchange.atAdminDoor
+  }
+
+  /** The answer to `exchange` is complete, or its client has gone. */
+  leave(exchange: Exchange): void {
+    for (const observe of this.app.observers) observe(exchange)
+    const { previous, next } = exchange
+    if (previous === undefined) this.#youngest = next
+    else previous.next = next
+    if (next !== undefined) next.previous = previous
+    exchange.previous = exchange.next = undefined
+    this.#inFlight--
+    if (this.#inFlight === 0) while (this.#whenIdle.length > 0) this.#whenIdle.pop()?.()
+  }
+
+  #add(exchange: Exchange): void {
+    exchange.generation = this
+    exchange.next = this.#youngest
+    if (this.#youngest !== undefined) this.#youngest.previous = exchange
+    this.#youngest = exchange
+    this.#inFlight++
+  }
+
+  /** Cuts off what is still in flight. */
+  abort(reason: string): void {
+    for (let exchange = this.#youngest; exchange !== undefined; exchange = exchange.next) {
+      exchange.reason = reason
+      exchange.cut()
+    }
+  }
+
+  /** Everything here is to end, and nothing is to follow on the same connections. */
+  drain(reason: string): void {
+    for (let exchange = this.#youngest; exchange !== undefined; exchange = exchange.next) {
+      if (!exchange.http2 && !exchange.response.headersSent) exchange.response.shouldKeepAlive = false
+    }
+    this.closeTunnels(reason)
+  }
+
+  /** Resolves when nothing is in flight any more. */
+  get idle(): Promise<void> {
+    if (this.#inFlight === 0) return Promise.resolve()
+    return new Promise(resolve => this.#whenIdle.push(resolve))
+  }
+
+  /** Closes this generation's WebSockets, saying that the gateway goes away. */
+  closeTunnels(reason: string): void {
+    for (const tunnel of this.#tunnels) tunnel.close(CLOSE.GOING_AWAY, reason)
+  }
+
+  get tunnels(): number {
+    return this.#tunnels.size
+  }
+
+  /** Gives back what it holds. Its requests have to have ended, or been given up, before. */
+  async close(): Promise<void> {
+    await this.app.close()
+    for (const key of this.#leases) this.#runtime.leases.release(key)
+  }
+}
+
+/** What a route does not take unless it says so. */
+function faultOf({ method, encodedSlash, upgrade }: Exchange, route: Route): GatewayError | undefined {
+  if (route.methods === undefined && !ANY_METHOD.has(method)) {
+    return refuse('method_not_allowed', { headers: ['allow', [...ANY_METHOD].join(', ')] })
+  }
+  if (encodedSlash && !route.encodedSlash) {
+    return refuse('bad_request', { reason: 'encoded_slash', details: 'The path is not acceptable.' })
+  }
+  if (upgrade !== undefined && !route.websocket) {
+    return refuse('bad_request', { reason: 'websocket_not_allowed', details: 'There are no WebSockets here.' })
+  }
+  return undefined
+}
+
+/** Builds a generation, giving way to requests in between. @throws {ConfigError} when a policy does not like its options */
+export async function createGeneration(snapshot: Snapshot, build: Build): Promise<Generation> {
+  const { runtime, concerns, control } = build
+  const leases: string[] = []
+  const problems: Problem[] = []
+  const tunnels = new Set<Tunnel>()
+  let app: FastifyInstance | undefined
+  try {
+    prove(snapshot, concerns)
+    const identity = authenticatorOf(snapshot, runtime, leases)
+    app = createApp(snapshot)
+    const own = collectOwnEndpoints(app)
+    app.decorate('observers', [])
+    for (const concern of concerns) {
+      if ('policy' in concern) await app.register(policyPlugin(concern.policy, snapshot, runtime, problems))
+      else
+        await app.register(concern.plugin as FastifyPluginCallback<Record<string, unknown>>, {
+          snapshot,
+          runtime,
+          ...identity
+        })
+    }
+    app.route({
+      method: 'GET',
+      url: REFUSED,
+      exposeHeadRoute: false,
+      config: {
+        policies: usesOf(snapshot.defaults, ['security_headers', 'cors', 'ip_filter', 'errors']),
+        refused: true
+      },
+      handler: request => {
+        throw request.exchange.refusal
+      }
+    })
+    await app.register(ownRoutes, { snapshot, runtime, control })
+    const routes = await mountRoutes(app, { snapshot, runtime, tunnels, onLease: key => leases.push(key) })
+    await app.ready()
+    if (problems.length > 0) throw new ConfigError(problems)
+    const table = new RouteTable<Destination>([...routes, ...own()])
+    return new Generation(snapshot, app, table, runtime, tunnels, leases)
+  } catch (error) {
+    await app?.close()
+    for (const key of leases) runtime.leases.release(key)
+    throw error
+  }
+}
+
+/** A concern that a route asks for and nobody provides would look on and be off: that is an error, never a shrug. */
+function prove(snapshot: Snapshot, concerns: readonly Concern[]): void {
+  const provided = new Set(concerns.map(concern => concern.name))
+  for (const route of snapshot.routes) {
+    for (const name of Object.keys(route.concerns)) {
+      if (!provided.has(name))
+        throw new ConfigError([
+          { ...route.at, key: name, message: `nothing provides this concern (route ${route.id})`, severity: 'error' }
+        ])
+    }
+  }
+}
+
+function authenticatorOf(snapshot: Snapshot, runtime: Runtime, leases: string[]) {
+  try {
+    const { key, ...identity } = acquireAuthenticator(snapshot, runtime)
+    leases.push(key)
+    return identity
+  } catch (error) {
+    if (!(error instanceof IdentityError)) throw error
+    throw ConfigError.at(snapshot.document, error.path, error.message)
+  }
+}
+
+function createApp(snapshot: Snapshot): FastifyInstance {
+  const app = Fastify({
+    logger: false,
+    // A server that never listens: whatever plugins hang on it belongs to this generation, and closing closes nothing else.
+    serverFactory: () => createServer(),
+    routerOptions: { maxParamLength: 8192, compile: false } as object,
+    exposeHeadRoutes: true,
+    schemaController: { compilersFactory: lazyCompilers as never },
+    return503OnClosing: false,
+    // Called first of all for each request: Fastify has matched the slot by now, and everybody after this sees the URL.
+    genReqId: raw => {
+      const exchange = exchangeOf(raw)
+      raw.url = exchange.path + exchange.search
+      return exchange.id
+    }
+  })
+  for (const method of methodsBeyondFastify(snapshot, app)) app.addHttpMethod(method, { hasBody: true })
+  // Bodies are the forwarder's to read; the gateway's own endpoints bring a parser along.
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', (_request, _payload, done) => done(null, undefined))
+  return app
+}
+
+function methodsBeyondFastify(snapshot: Snapshot, app: FastifyInstance): Set<string> {
+  const named = snapshot.routes.flatMap(route => [...(route.methods ?? [])])
+  return new Set(named.filter(method => !app.supportedMethods.includes(method)))
+}
+
+/** The gateway's own endpoints, as entries of the route table: they win over every route (C-16). */
+function collectOwnEndpoints(app: FastifyInstance): () => OwnEndpoint[] {
+  const urls = new Map<string, { methods: Set<string>; administrative: boolean }>()
+  app.addHook('onRoute', ({ url, method, config }) => {
+    if (config?.route !== undefined || config?.refused || !url.startsWith('/')) return
+    const endpoint = urls.get(url) ?? { methods: new Set(), administrative: config?.administrative === true }
+    urls.set(url, endpoint)
+    for (const name of [method].flat()) endpoint.methods.add(name)
+  })
+  return () =>
+    [...urls].map(([url, { methods, administrative }]) => ({
+      own: true,
+      administrative,
+      id: `own ${url}`,
+      pattern: parsePattern(url),
+      methods,
+      hosts: undefined,
+      headers: [],
+      query: [],
+      priority: Number.MAX_SAFE_INTEGER,
+      catchAll: false
+    }))
+}
+
+function usesOf(concerns: Snapshot['defaults'], names: readonly string[]): Record<string, PolicyUse> {
+  return Object.fromEntries(names.flatMap(name => (concerns[name] === undefined ? [] : [[name, concerns[name]]])))
+}
+
+/**
+ * A policy as the Fastify plugin it is: when a route is added, its options are compiled and its hooks appended to the
+ * route's. Since the plugins are registered in order, so are the hooks; a route that does not ask pays nothing.
+ */
+function policyPlugin(
+  policy: Policy,
+  snapshot: Snapshot,
+  runtime: Runtime,
+  problems: Problem[]
+): FastifyPluginCallback {
+  return fp(
+    async app => {
+      app.addHook('onRoute', options => {
+        const { config } = options
+        const use = useOf(policy, options, snapshot)
+        if (config === undefined || use === undefined) return
+        const { route } = config
+        let hooks: RouteHooks | undefined
+        try {
+          hooks = policy.compile(use.options as never, { route, scope: use.scope, snapshot, runtime, app })
+        } catch (error) {
+          if (!(error instanceof OptionError)) throw error
+          const problem = optionProblem(policy.name, error, route?.concerns[policy.name]?.at, route?.id)
+          // What stands under the defaults is compiled for many routes and wrong but once.
+          if (
+            !problems.some(
+              ({ file, line, column }) =>
+                file !== undefined && file === problem.file && line === problem.line && column === problem.column
+            )
+          )
+            problems.push(problem)
+        }
+        if (hooks !== undefined) appendHooks(options, hooks)
+      })
+    },
+    { name: policy.name }
+  )
+}
+
+/** What a route asks of a policy: its own options, or the policy's for routes that say nothing. */
+function useOf(policy: Policy, { config }: RouteOptions, snapshot: Snapshot): PolicyUse | undefined {
+  const use = config?.policies?.[policy.name]
+  if (use !== undefined || config?.route === undefined || config.route.off.includes(policy.name)) return use
+  const options = policy.defaultOptions?.(snapshot)
+  return options === undefined ? undefined : { options, scope: config.route.id }
+}
+
+function optionProblem(
+  policy: string,
+  { message }: OptionError,
+  at: Position | undefined,
+  route: string | undefined
+): Problem {
+  return {
+    ...at,
+    key: policy,
+    message: route === undefined ? message : `${message} (route ${route})`,
+    severity: 'error'
+  }
+}
+
+function appendHooks(options: RouteOptions, hooks: RouteHooks): void {
+  for (const [name, hook] of Object.entries(hooks) as [keyof RouteHooks, unknown][]) {
+    if (hook === undefined) continue
+    const present = options[name] as unknown[] | undefined
+    options[name] = [...(present === undefined ? [] : [present].flat()), ...[hook].flat()] as never
+  }
+}

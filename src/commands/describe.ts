@@ -1,0 +1,32 @@
+import type { RouteConfig, Snapshot } from '../config/snapshot.ts'
+import { limitsOf, type RateSettings } from '../limits/settings.ts'
+
+/** A route's concerns in a few words: `JWT · 60/min · retry`. */
+export function describeRoute(route: RouteConfig, snapshot: Snapshot): string {
+  const { concerns } = route
+  const words = [authentication(concerns.authentication?.options)]
+  if (concerns.required_roles !== undefined)
+    words.push(`roles ${(concerns.required_roles.options as string[]).join('|')}`)
+  if (concerns.permissions !== undefined) words.push('permissions')
+  const limit = concerns.rate_limit?.options as RateSettings | undefined
+  if (limit !== undefined)
+    for (const { limit: requests, windowMs } of limitsOf('route', limit)) words.push(`${requests}/${unit(windowMs)}`)
+  const { roles, user_tiers, clients } = snapshot.rateLimits
+  if (!route.off.includes('rate_limit') && [roles, user_tiers, clients].some(map => Object.keys(map).length > 0))
+    words.push('limits by role or tier')
+  if (route.retry.attempts > 0) words.push('retry')
+  if (route.websocket) words.push('WebSocket')
+  for (const name of ['cors', 'ip_filter', 'body_limit'])
+    if (concerns[name] !== undefined) words.push(name.replace('_', ' '))
+  return words.join(' · ')
+}
+
+function authentication(options: unknown): string {
+  const mode =
+    typeof options === 'object' && options !== null ? (options as { mode: string }).mode : (options ?? 'required')
+  return { required: 'JWT or key', optional: 'JWT or key, optional', none: 'open' }[mode as string] ?? String(mode)
+}
+
+export function unit(windowMs: number): string {
+  return { 1000: 's', 60000: 'min', 3600000: 'h', 86400000: 'day' }[windowMs] ?? `${windowMs / 1000} s`
+}

@@ -1,0 +1,50 @@
+import type { Command } from '../cli.ts'
+import { reservedPatterns } from '../config/normalise.ts'
+import { loadConfiguration } from '../gateway.ts'
+import { compareRoutes } from '../routing/table.ts'
+import { describeRoute } from './describe.ts'
+import { sourcesOf } from './quickstart.ts'
+
+const routes: Command = {
+  summary: 'Lists routes in the order in which they are asked',
+  usage: '[-c file]… [--json]',
+  async run(invocation) {
+    const { snapshot } = await loadConfiguration(sourcesOf(invocation))
+    const sorted = [...snapshot.routes].sort(compareRoutes)
+    const own = reservedPatterns(snapshot.paths).map(([, path]) => path)
+    if (invocation.json) {
+      const list = sorted.map(route => ({
+        id: route.id,
+        path: route.label,
+        methods: route.methods === undefined ? null : [...route.methods],
+        hosts: route.hosts ?? null,
+        service: route.service,
+        enabled: route.enabled,
+        concerns: Object.keys(route.concerns),
+        at: route.at ?? null
+      }))
+      process.stdout.write(`${JSON.stringify({ reserved: own, routes: list })}\n`)
+      return 0
+    }
+    const rows = sorted.map(route => [
+      route.enabled ? '' : 'off',
+      route.methods === undefined ? 'any' : [...route.methods].join('|'),
+      `${route.hosts?.join('|') ?? ''}${route.label}`,
+      route.service,
+      describeRoute(route, snapshot),
+      route.at === undefined ? '' : `${route.at.file}:${route.at.line}`
+    ])
+    const all = [...own.map(path => ['', 'any', path, '(gateway)', 'always first', '']), ...rows]
+    const widths = [0, 1, 2, 3, 4].map(column => Math.max(...all.map(row => (row[column] as string).length)))
+    for (const row of all)
+      process.stdout.write(
+        `${row
+          .map((cell, i) => (i === 5 ? cell : cell.padEnd(widths[i] as number)))
+          .join('  ')
+          .trimEnd()}\n`
+      )
+    return 0
+  }
+}
+
+export default routes

@@ -1,0 +1,161 @@
+import { styleText } from 'node:util'
+import type { Backends } from '../../examples/backends.ts'
+import type { Command, Invocation } from '../cli.ts'
+import type { ConfigSources } from '../config/normalise.ts'
+import { formatProblem } from '../config/problem.ts'
+import { Gateway, type Loaded, loadConfiguration, shortVersion } from '../gateway.ts'
+import { localKey } from '../identity/authenticator.ts'
+import { signToken } from '../token.ts'
+import { describeRoute } from './describe.ts'
+import { forgetSecret, sourcesOf } from './quickstart.ts'
+
+/** The same signal again so soon is npm passing on what the terminal has sent already, in milliseconds. */
+const ECHO_MS = 1000
+/** How often a parent that is gone is noticed, in milliseconds. */
+const PARENT_MS = 500
+const QUICKSTART_PORTS = 20
+
+const start: Command = {
+  summary: 'Serves a configuration; without one, a quickstart with sample services',
+  usage: '[-c file]… [--port n] [--host address] [--set key=value]…',
+  async run(invocation) {
+    const backends = invocation.configured ? undefined : await startSamples()
+    const sources: ConfigSources = { ...sourcesOf(invocation), env: { ...invocation.sources.env, ...backends?.env } }
+    const loaded = await loadConfiguration(sources)
+    if (backends !== undefined) forgetSecret(loaded.snapshot.storage.data_dir)
+    const gateway = await open(
+      sources,
+      loaded,
+      backends !== undefined && invocation.values.port === undefined && !process.env.PORT
+    )
+    gateway.watch()
+    await announce(gateway, invocation, backends)
+    return untilStopped(gateway, backends)
+  }
+}
+
+async function startSamples(): Promise<Backends> {
+  const { startBackends } = await import('../../examples/backends.ts')
+  return startBackends()
+}
+
+/** In the quickstart a port that is taken is no reason to stop: the next free one will do. */
+async function open(sources: ConfigSources, loaded: Loaded, mayMove: boolean): Promise<Gateway> {
+  const { port } = loaded.snapshot.server
+  for (let next = port; ; next++) {
+    try {
+      const moved =
+        next === port
+          ? sources
+          : { ...sources, overrides: [...sources.overrides, ['server.port', next, '--port'] as const] }
+      return await Gateway.start(moved, next === port ? { loaded } : {})
+    } catch (error) {
+      if (!mayMove || (error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || next - port >= QUICKSTART_PORTS)
+        throw error
+      process.stderr.write(`port ${next} is in use, taking ${next + 1}\n`)
+    }
+  }
+}
+
+/** Says what is served, once it is: a page on a terminal, else one JSON line. */
+async function announce(gateway: Gateway, invocation: Invocation, backends: Backends | undefined): Promise<void> {
+  const { snapshot, runtime } = gateway
+  const address = `http${snapshot.server.tls === undefined ? '' : 's'}://${snapshot.server.host === '0.0.0.0' ? '127.0.0.1' : snapshot.server.host}:${gateway.port}`
+  for (const problem of snapshot.warnings) runtime.log.warn(formatProblem(problem))
+  // The quickstart's secret is meant to be a new one at each run.
+  const notice = backends === undefined ? localKey(snapshot)?.notice : undefined
+  if (notice !== undefined) runtime.log.warn(notice)
+  if (!runtime.pretty) {
+    const token = backends === undefined ? undefined : await quickstartToken(gateway)
+    runtime.log.info(
+      {
+        address,
+        generation: snapshot.version,
+        routes: snapshot.routes.length,
+        files: snapshot.files,
+        store: runtime.store.kind,
+        token
+      },
+      'sallyport is listening'
+    )
+    return
+  }
+  const files = invocation.configured ? (invocation.values.config as string[]).join(' ') : 'examples/quickstart.yaml'
+  const lines = [
+    `${styleText('bold', `sallyport ${VERSION}`)}  ${address}   configuration ${files} (${shortVersion(snapshot)})   store ${runtime.store.kind}`,
+    ''
+  ]
+  const shown = snapshot.routes.filter(route => route.enabled).slice(0, 8)
+  const width = Math.max(...shown.map(route => route.label.length), 10)
+  for (const route of shown) {
+    const instances = snapshot.services.get(route.service)?.instances.length ?? 0
+    lines.push(
+      `  ${route.label.padEnd(width)}  ${route.service.padEnd(9)} ${instances} instance${instances === 1 ? ' ' : 's'}  ${describeRoute(route, snapshot)}`
+    )
+  }
+  if (snapshot.routes.length > shown.length)
+    lines.push(`  … and ${snapshot.routes.length - shown.length} more: npm run routes`)
+  lines.push(`  metrics ${snapshot.paths.metrics}   health ${snapshot.paths.health}`)
+  if (backends !== undefined) lines.push('', ...(await tryThis(gateway, address)))
+  process.stdout.write(`${lines.join('\n')}\n`)
+}
+
+const VERSION = '0.1.0'
+
+/** Lines that work when they are pasted. */
+async function tryThis(gateway: Gateway, address: string): Promise<string[]> {
+  const token = await quickstartToken(gateway)
+  return [
+    `try:  TOKEN=${token}`,
+    `  curl ${address}/public/hello                                            # 200, the instances take turns`,
+    `  curl -H "Authorization: Bearer $TOKEN" ${address}/api/v1/orders`,
+    `  curl -i ${address}/api/v1/orders                                        # 401`,
+    `  curl -i -H "Authorization: Bearer $TOKEN" ${address}/api/v1/reports/today   # 403`,
+    `  for i in 1 2 3 4; do curl -s -o /dev/null -w '%{http_code}\\n' ${address}/limited; done   # 429`,
+    `  curl -X POST ${address}/public/crash; curl ${address}/public/hello; curl ${address}/public/hello   # one instance is gone, nobody notices`,
+    `  curl -i -N --max-time 1 -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: c2FsbHlwb3J0IGlzIG9wZQ==' "${address}/ws/echo?access_token=$TOKEN"`,
+    '  npm run explain -- /api/v1/orders                                       # why a request is routed, allowed, limited'
+  ]
+}
+
+/** Good for an hour, and for as long as this run's secret is. */
+function quickstartToken(gateway: Gateway): Promise<string> {
+  return signToken(gateway.snapshot, { subject: 'alice', roles: ['user'], seconds: 3600 })
+}
+
+/** Waits for a signal, then lets requests end. Returns the exit code. */
+function untilStopped(gateway: Gateway, backends: Backends | undefined): Promise<number> {
+  return new Promise(resolve => {
+    let stoppingSince: number | undefined
+    const stop = (signal: string): void => {
+      const now = Date.now()
+      if (stoppingSince !== undefined) {
+        if (now - stoppingSince > ECHO_MS) process.exit(1)
+        return
+      }
+      stoppingSince = now
+      const waiting = gateway.server.inFlight
+      gateway.runtime.log.info(
+        { signal, in_flight: waiting },
+        waiting === 0 ? 'stopping' : `stopping; waiting for ${waiting} request${waiting === 1 ? '' : 's'}`
+      )
+      clearInterval(parent)
+      gateway.close().then(async () => {
+        await backends?.close()
+        resolve(0)
+      })
+    }
+    process.on('SIGTERM', stop)
+    process.on('SIGINT', stop)
+    process.on('SIGHUP', () => {
+      gateway.reload().catch(() => {})
+    })
+    // Under npm the signal may end npm's shell and leave us behind; then the parent changes, once.
+    const born = process.ppid
+    const parent = setInterval(() => {
+      if (process.env.npm_lifecycle_event !== undefined && process.ppid !== born) stop('parent gone')
+    }, PARENT_MS).unref()
+  })
+}
+
+export default start

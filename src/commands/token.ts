@@ -1,0 +1,52 @@
+import { randomBytes } from 'node:crypto'
+import { type Command, UsageError } from '../cli.ts'
+import { loadConfiguration } from '../gateway.ts'
+import { hashApiKey } from '../identity/api-key.ts'
+import { parseDuration } from '../schema.ts'
+import { signToken } from '../token.ts'
+import { sourcesOf } from './quickstart.ts'
+
+const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567'
+
+const token: Command = {
+  summary: 'Makes a token for development, signed with the configuration’s key; or an API key',
+  usage: '[-c file]… [--sub alice] [--role r]… [--permission p]… [--tier t] [--expires 10m] | --api-key',
+  options: {
+    sub: { type: 'string' },
+    name: { type: 'string' },
+    role: { type: 'string', multiple: true },
+    permission: { type: 'string', multiple: true },
+    tier: { type: 'string' },
+    expires: { type: 'string' },
+    'api-key': { type: 'boolean' }
+  },
+  async run(invocation) {
+    const { values, json } = invocation
+    if (values['api-key']) {
+      const key = `sak_${String(process.env.ENVIRONMENT ?? 'dev').slice(0, 4)}_${[...randomBytes(26)].map(byte => BASE32[byte & 31]).join('')}`
+      const hash = hashApiKey(key).toString('hex')
+      process.stdout.write(
+        json
+          ? `${JSON.stringify({ key, hash })}\n`
+          : `key   ${key}   give this to the caller; it is kept nowhere\nhash  ${hash}   put this into identity.api_keys[].hash\n`
+      )
+      return 0
+    }
+    const { snapshot } = await loadConfiguration(sourcesOf(invocation))
+    const { expires = `${snapshot.identity.jwt.access_minutes}m` } = values
+    const seconds = parseDuration(String(expires)) / 1000
+    if (!(seconds > 0)) throw new UsageError(`--expires ${expires}: write 30s, 10m, 1h or 7d`)
+    const signed = await signToken(snapshot, {
+      subject: String(values.sub ?? 'alice'),
+      roles: (values.role as string[] | undefined) ?? ['user'],
+      permissions: (values.permission as string[] | undefined) ?? [],
+      tier: values.tier as string | undefined,
+      name: values.name as string | undefined,
+      seconds
+    })
+    process.stdout.write(json ? `${JSON.stringify({ token: signed, expires_in: seconds })}\n` : `${signed}\n`)
+    return 0
+  }
+}
+
+export default token

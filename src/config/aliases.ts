@@ -1,0 +1,208 @@
+import { copyPlace, move, type Position, placeOf, setPlace } from './located.ts'
+
+/**
+ * The spellings of the five seeds, turned into the one dialect before anything is checked (contract C-05, C-14 to C-19,
+ * section 21). Values move with their places, so a problem is still reported where, and as, the user wrote it.
+ */
+
+type Mapping = Record<string, unknown>
+
+/** Other words for keys of a route, a service or the defaults. */
+const EVERYWHERE: Record<string, string> = {
+  timeout_config: 'timeouts',
+  retry_config: 'retry',
+  breaker: 'circuit_breaker'
+}
+const ROUTE: Record<string, string> = { ...EVERYWHERE, method: 'methods', host: 'hosts', url: 'target' }
+const SERVICE: Record<string, string> = { ...EVERYWHERE, base_url: 'url', load_balancer: 'load_balancer_type' }
+const BREAKER: Record<string, string> = { threshold: 'failure_threshold', timeout: 'recovery_timeout' }
+const RETRY: Record<string, string> = { retries: 'attempts', max_retries: 'attempts', on: 'retry_on' }
+const TIMEOUTS: Record<string, string> = { read: 'first_byte' }
+
+/** Rewrites one file's document to the canonical keys. */
+export function canonicalKeys(document: Mapping): Mapping {
+  const shaped = recogniseShape(document)
+  fold(shaped, 'errors', 'defaults')
+  for (const route of itemsOf(shaped.routes)) canonicalBlock(route, ROUTE)
+  if (isMapping(shaped.services))
+    for (const service of Object.values(shaped.services)) if (isMapping(service)) canonicalService(service)
+  if (isMapping(shaped.defaults)) canonicalBlock(shaped.defaults, EVERYWHERE)
+  return shaped
+}
+
+function canonicalService(service: Mapping): void {
+  canonicalBlock(service, SERVICE)
+  lowerCase(service, 'load_balancer_type')
+  if (isMapping(service.health_check)) lowerCase(service.health_check, 'type')
+}
+
+function lowerCase(mapping: Mapping, key: string): void {
+  const value = mapping[key]
+  if (typeof value === 'string') mapping[key] = value.toLowerCase()
+}
+
+function canonicalBlock(block: Mapping, aliases: Record<string, string>): void {
+  rename(block, aliases)
+  if (isMapping(block.circuit_breaker)) rename(block.circuit_breaker, BREAKER)
+  if (isMapping(block.retry)) rename(block.retry, RETRY)
+  if (isMapping(block.timeouts)) rename(block.timeouts, TIMEOUTS)
+}
+
+function rename(mapping: Mapping, aliases: Record<string, string>): void {
+  for (const [alias, key] of Object.entries(aliases))
+    if (alias in mapping && !(key in mapping)) move(mapping, alias, mapping, key)
+}
+
+/** Documents that are not a gateway's configuration but a part of one. */
+function recogniseShape(document: Mapping): Mapping {
+  if ('router' in document || 'rate_limiter' in document) return fromSeed003(document)
+  if ('user_tiers' in document || ('global' in document && !('routes' in document)))
+    return wrap(document, 'rate_limits')
+  if (typeof document.name === 'string' && ('base_url' in document || 'instances' in document))
+    return fromServiceDefinition(document)
+  return document
+}
+
+function wrap(document: Mapping, key: string): Mapping {
+  const wrapped: Mapping = { [key]: document }
+  unspoken(document, wrapped, key)
+  return wrapped
+}
+
+/** Gives a key that the user has not written the place of the first one that he has. */
+function unspoken(document: Mapping, container: Mapping, key: string): void {
+  const place = placeOf(document, firstPlace(document) ?? '')
+  if (place !== undefined) setPlace(container, key, { ...place, spelled: '' })
+}
+
+function firstPlace(document: Mapping): string | undefined {
+  return Object.keys(document)[0]
+}
+
+/** Seeds 000 and 002: one service's definition, by file rather than by API. */
+function fromServiceDefinition(document: Mapping): Mapping {
+  const name = document.name as string
+  const services: Mapping = {}
+  const out: Mapping = { services }
+  unspoken(document, out, 'services')
+  unspoken(document, services, name)
+  const { name: _, ...rest } = document
+  const service: Mapping = {}
+  for (const key of Object.keys(rest)) move(document, key, service, key)
+  services[name] = service
+  return out
+}
+
+/** Seed 003's `api_gateway_config.yaml`. */
+function fromSeed003(document: Mapping): Mapping {
+  const out: Mapping = {}
+  for (const key of Object.keys(document)) {
+    if (!['router', 'rate_limiter', 'circuit_breaker'].includes(key)) move(document, key, out, key)
+  }
+  if (isMapping(document.router))
+    for (const key of Object.keys(document.router)) moveFrom(document, 'router', key, out, key)
+  if ('rate_limiter' in document) move(document, 'rate_limiter', out, 'rate_limits')
+  const breaker = document.circuit_breaker
+  if (isMapping(breaker) && 'default' in breaker) {
+    const defaults: Mapping = isMapping(out.defaults) ? out.defaults : {}
+    moveFrom(document, 'circuit_breaker', 'default', defaults, 'circuit_breaker')
+    if (!('defaults' in out)) unspoken(document, out, 'defaults')
+    out.defaults = defaults
+  }
+  return out
+}
+
+/** Moves `document[outer][inner]`, which keeps both names in messages. */
+function moveFrom(document: Mapping, outer: string, inner: string, to: Mapping, newKey: string): void {
+  const from = document[outer] as Mapping
+  const place = placeOf(from, inner)
+  move(from, inner, to, newKey)
+  if (place !== undefined) setPlace(to, newKey, { ...place, spelled: `${outer}.${inner}` })
+}
+
+/** A top-level key that is short for one under another. */
+function fold(document: Mapping, key: string, into: string): void {
+  if (!(key in document)) return
+  const target = isMapping(document[into]) ? (document[into] as Mapping) : {}
+  if (!(into in document)) {
+    document[into] = target
+    copyPlace(document, key, document, into)
+  }
+  move(document, key, target, key)
+}
+
+export function isMapping(value: unknown): value is Mapping {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function itemsOf(value: unknown): Mapping[] {
+  return Array.isArray(value) ? value.filter(isMapping) : []
+}
+
+/** Mappings whose keys are set one by one; everything else a later file replaces as a whole. */
+const MERGED = new Set([
+  'gateway',
+  'server',
+  'server.limits',
+  'server.timeouts',
+  'storage',
+  'identity',
+  'identity.jwt',
+  'identity.claims',
+  'logging',
+  'metrics',
+  'paths',
+  'admin',
+  'defaults',
+  'services',
+  'rate_limits',
+  'rate_limits.services',
+  'rate_limits.endpoints',
+  'rate_limits.user_tiers',
+  'rate_limits.roles',
+  'rate_limits.clients'
+])
+
+/** Lists to which a later file adds. */
+const APPENDED = new Set(['routes', 'plugins', 'identity.issuers', 'identity.api_keys'])
+
+/** Puts `source` over `target`: what comes later wins, key by key where {@link MERGED} says so. */
+export function merge(target: Mapping, source: Mapping, path = ''): Mapping {
+  for (const [key, value] of Object.entries(source)) {
+    const here = path === '' ? key : `${path}.${key}`
+    const old = target[key]
+    if (isMapping(old) && isMapping(value) && MERGED.has(here)) {
+      merge(old, value, here)
+    } else if (Array.isArray(old) && Array.isArray(value) && APPENDED.has(here)) {
+      for (const i of value.keys()) {
+        copyPlace(value, i, old, old.length)
+        old.push(value[i])
+      }
+    } else {
+      target[key] = value
+      copyPlace(source, key, target, key)
+    }
+  }
+  return target
+}
+
+/** Sets the value at a dotted path, making mappings on the way, as coming from `position`: a variable, a flag. */
+export function setAt(document: Mapping, path: string, value: unknown, position: Position): void {
+  const keys = path.split('.')
+  const last = keys.pop() as string
+  let mapping = document
+  for (const key of keys) {
+    if (!Object.hasOwn(mapping, key) || !isMapping(mapping[key])) {
+      mapping[key] = {}
+      setPlace(mapping, key, { key: position, value: position })
+    }
+    mapping = mapping[key] as Mapping
+  }
+  mapping[last] = value
+  setPlace(mapping, last, { key: position, value: position })
+}
+
+/** The place of what stands in no file. */
+export function outsideFiles(source: string): Position {
+  return { file: source, line: 0, column: 0 }
+}

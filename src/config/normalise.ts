@@ -1,0 +1,782 @@
+import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { METHODS } from 'node:http'
+import { resolve } from 'node:path'
+import type { ConnectionOptions } from 'node:tls'
+import type { RateLimitsSettings } from '../limits/settings.ts'
+import { compileCondition, compileRegex, RegexError } from '../routing/conditions.ts'
+import { covers, type Pattern, PatternError, parsePattern } from '../routing/pattern.ts'
+import { matchKey, type RouteMatch } from '../routing/table.ts'
+import type { TObject } from '../schema.ts'
+import { IDEMPOTENT, type RetryPolicy } from '../upstream/retry.ts'
+import type { InstanceConfig, ServiceConfig } from '../upstream/service.ts'
+import { canonicalKeys, isMapping, merge, outsideFiles, setAt } from './aliases.ts'
+import { conflictInWords, conflictsAmong } from './conflicts.ts'
+import { copyPlace, type Path, type Position, placeOf } from './located.ts'
+import { withoutCredentials } from './mask.ts'
+import { ConfigError, type Problem, Problems, slipOf, suggestion, whereIs } from './problem.ts'
+import type {
+  GatewaySettings,
+  IdentitySettings,
+  LoggingSettings,
+  MetricsSettings,
+  PathSettings,
+  PluginSettings,
+  RetrySettings,
+  RouteSettings,
+  ServerSettings,
+  ServiceSettings,
+  StorageSettings
+} from './schema.ts'
+import type { ConcernConfig, RewriteConfig, RouteConfig, Snapshot } from './snapshot.ts'
+import { applyEnvironment, doubtfulVariables, readVariables } from './sources/env.ts'
+import { type Environment, readConfigFiles } from './sources/file.ts'
+import { readVariablesAs, settle, validate } from './validate.ts'
+import { printOf, type Seen } from './watch.ts'
+
+/** Where a configuration comes from: files, then the environment over them, then the command line. */
+export interface ConfigSources {
+  readonly files: readonly string[]
+  readonly env: Environment
+  /** A file of further variables, which those of `env` win over. */
+  readonly envFile?: string | undefined
+  /** `['server.port', 9000, '--port']` */
+  readonly overrides: readonly (readonly [path: string, value: unknown, source: string])[]
+}
+
+/** What the rest of the gateway brings to the configuration's language. */
+export interface Dialect {
+  readonly schema: TObject
+  /** The keys of concerns, which may stand under `defaults`, a service or a route. */
+  readonly concerns: readonly string[]
+}
+
+/** A document in canonical spelling, and what it was read from. */
+export interface SourceDocument {
+  readonly document: Record<string, unknown>
+  readonly files: readonly string[]
+  /** What is wrong with, or doubtful about, the sources themselves. */
+  readonly problems: readonly Problem[]
+}
+
+/**
+ * Reads the files and the environment into one document.
+ * @param seen gets what was looked at, whether it could be read or not
+ * @throws {ConfigError}
+ */
+export async function readDocument(sources: ConfigSources, seen: Seen = new Map()): Promise<SourceDocument> {
+  if (sources.envFile !== undefined) seen.set(resolve(sources.envFile), printOf(sources.envFile))
+  const variables = readVariables(sources.env, sources.envFile)
+  const { files, problems } = await readConfigFiles(sources.files, variables.values, seen)
+  const document: Record<string, unknown> = {}
+  for (const file of files) merge(document, canonicalKeys(file.data))
+  applyEnvironment(document, variables)
+  for (const [path, value, source] of sources.overrides) setAt(document, path, value, outsideFiles(source))
+  return {
+    document,
+    files: files.map(file => file.path),
+    problems: [...problems, ...doubtfulVariables(variables)]
+  }
+}
+
+/** Checks and completes a document in canonical spelling. @throws {ConfigError} with every problem found */
+export function createSnapshot(source: SourceDocument, dialect: Dialect): Snapshot {
+  const { document } = source
+  readVariablesAs(dialect.schema, document)
+  const problems = new Problems(document)
+  validate(dialect.schema, document, problems)
+  if (problems.failed) throw allOf(source, [...problems.list, ...furtherProblems(source, problems.paths, dialect)])
+  const settled = settle(dialect.schema, document) as unknown as Settled
+  const snapshot = new Normaliser(source, settled, dialect, problems).snapshot()
+  if (problems.failed || source.problems.some(isError)) throw allOf(source, problems.list)
+  return snapshot
+}
+
+/** What was found, in the order of the files; without what follows from a variable that is not set. */
+function allOf({ problems }: SourceDocument, found: readonly Problem[]): ConfigError {
+  const errors = problems.filter(isError)
+  const taken = new Set(errors.map(whereIs))
+  const further = found.filter(problem => isError(problem) && !taken.has(whereIs(problem)))
+  return new ConfigError([...errors, ...further].sort(byPlace))
+}
+
+function isError({ severity }: Problem): boolean {
+  return severity === 'error'
+}
+
+/** What else is wrong, once the values that the schema refuses are left out: nobody wants to learn of it in a second round. */
+function furtherProblems(source: SourceDocument, refused: readonly Path[], dialect: Dialect): Problem[] {
+  const rest = without(source.document, refused) as Record<string, unknown>
+  const problems = new Problems(rest)
+  validate(dialect.schema, rest, problems)
+  if (problems.failed) return []
+  new Normaliser(
+    { ...source, document: rest },
+    settle(dialect.schema, rest) as unknown as Settled,
+    dialect,
+    problems
+  ).snapshot()
+  // That something is missing where a value was left out says nothing new.
+  const echoes = problems.paths.map(path => refused.some(other => path.every((key, i) => key === other[i])))
+  return problems.list.filter(isError).filter((_, i) => !echoes[i])
+}
+
+/** A copy of `data` without the values at `paths`. Items of lists stay, so that the others keep their places. */
+function without(data: unknown, paths: readonly Path[]): unknown {
+  if (paths.length === 0 || typeof data !== 'object' || data === null) return data
+  const copy: Record<string | number, unknown> = Array.isArray(data) ? ([] as never) : {}
+  for (const [key, value] of Object.entries(data)) {
+    const inside = paths.filter(([first]) => String(first) === key)
+    if (!Array.isArray(data) && inside.some(path => path.length === 1)) continue
+    copy[key] = without(
+      value,
+      inside.map(path => path.slice(1)).filter(path => path.length > 0)
+    )
+    copyPlace(data, key, copy, key)
+  }
+  return copy
+}
+
+function byPlace(a: Problem, b: Problem): number {
+  return (
+    (a.file ?? '').localeCompare(b.file ?? '') || (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0)
+  )
+}
+
+interface Settled {
+  gateway: GatewaySettings
+  server: ServerSettings
+  storage: StorageSettings
+  identity: IdentitySettings
+  logging: LoggingSettings
+  metrics: MetricsSettings
+  paths: PathSettings
+  admin: { listen?: string }
+  enabled: boolean
+  catch_all: boolean
+  defaults: Block
+  services: Record<string, ServiceSettings & Block>
+  routes: (RouteSettings & Block)[]
+  rate_limits: RateLimitsSettings
+  plugins: PluginSettings[]
+}
+
+/** The keys that may stand at every level. */
+type Block = Record<string, unknown> & {
+  timeout?: number
+  timeouts?: false | { connect?: number; first_byte?: number; write?: number; idle?: number; total?: number }
+  retry?: RetrySettings
+  plugins?: Record<string, unknown>
+}
+
+/** From the most specific level to the least: its settings, its name, and where it stands. */
+type Levels = readonly (readonly [settings: Block, scope: string, path: Path])[]
+
+const CONNECT_MS = 5000
+const IDLE_MS = 60_000
+const TIMEOUT_MS = 30_000
+/** Concerns that `enabled: false` switches off (CFG-04): what is left is a plain proxy. */
+const OPTIONAL_CONCERNS = new Set(['rate_limit', 'cache', 'transform', 'circuit_breaker'])
+
+class Normaliser {
+  readonly #source: SourceDocument
+  readonly #document: Record<string, unknown>
+  readonly #settled: Settled
+  readonly #dialect: Dialect
+  readonly #problems: Problems
+  readonly #services = new Map<string, ServiceConfig>()
+  readonly #routes: { route: RouteConfig; path: Path }[] = []
+
+  constructor(source: SourceDocument, settled: Settled, dialect: Dialect, problems: Problems) {
+    this.#source = source
+    this.#document = source.document
+    this.#settled = settled
+    this.#dialect = dialect
+    this.#problems = problems
+  }
+
+  /** The snapshot; worth nothing when problems have been found on the way. */
+  snapshot(): Snapshot {
+    const { services, routes, catch_all } = this.#settled
+    for (const [name, service] of Object.entries(services)) this.#addService(name, service)
+    for (const [i, route] of routes.entries()) this.#addRoute(route, ['routes', i])
+    for (const [name, service] of Object.entries(services)) {
+      for (const [i, endpoint] of service.endpoints.entries())
+        this.#addEndpoint(name, endpoint, ['services', name, 'endpoints', i])
+      if (catch_all) this.#addCatchAll(name)
+    }
+    this.#checkIds()
+    this.#checkReserved()
+    this.#checkConflicts()
+    this.#warnAboutUnused()
+    const { gateway, server, storage, identity, logging, metrics, paths, admin, plugins, rate_limits } = this.#settled
+    return deepFreeze({
+      version: createHash('sha256').update(JSON.stringify(this.#settled)).digest('hex').slice(0, 12),
+      gateway,
+      server,
+      storage,
+      identity,
+      logging,
+      metrics,
+      paths,
+      adminListen: admin.listen,
+      rateLimits: rate_limits,
+      services: this.#services,
+      routes: this.#routes.map(({ route }) => route),
+      defaults: this.#concerns([[this.#settled.defaults, 'defaults', ['defaults']]]),
+      plugins,
+      document: this.#document,
+      warnings: [...this.#source.problems, ...this.#problems.list].filter(problem => !isError(problem)).sort(byPlace),
+      files: this.#source.files
+    })
+  }
+
+  #addService(name: string, settings: ServiceSettings & Block): void {
+    const path: Path = ['services', name]
+    if (settings.url !== undefined && settings.instances !== undefined)
+      this.#problems.add([...path, 'url'], 'stands beside "instances"; keep one of them', 'key')
+    const listed = settings.instances ?? (settings.url === undefined ? [] : [{ url: settings.url, weight: 1 }])
+    if (listed.length === 0) this.#problems.add(path, 'needs "url" or "instances"', 'key')
+    const instances = listed.map((instance, i): InstanceConfig => {
+      const at = settings.instances === undefined ? [...path, 'url'] : [...path, 'instances', i, 'url']
+      this.#checkUrl(instance.url, at)
+      return {
+        id: ('id' in instance ? instance.id : undefined) ?? String(i),
+        url: instance.url,
+        weight: instance.weight
+      }
+    })
+    const twice = instances.findIndex((instance, i) => instances.findIndex(other => other.id === instance.id) !== i)
+    if (twice !== -1)
+      this.#problems.add([...path, 'instances', twice], `the id "${instances[twice]?.id}" is taken already`)
+    this.#services.set(name, this.#serviceConfig(name, instances, settings, path))
+  }
+
+  #serviceConfig(
+    name: string,
+    instances: readonly InstanceConfig[],
+    settings: Partial<ServiceSettings> & Block,
+    path: Path
+  ): ServiceConfig {
+    const timeouts = (settings.timeouts ?? this.#settled.defaults.timeouts) || {}
+    return {
+      name,
+      instances,
+      pool: {
+        connections: settings.pool?.connections ?? 1024,
+        connectTimeoutMs: timeouts.connect ?? CONNECT_MS,
+        keepAliveMs: settings.pool?.keep_alive ?? 4000,
+        idleTimeoutMs: timeouts.idle ?? IDLE_MS,
+        maxHeaderBytes: settings.pool?.header_bytes ?? 32768
+      },
+      tls: this.#tls(settings.tls, [...path, 'tls'])
+    }
+  }
+
+  #tls(settings: ServiceSettings['tls'], path: Path): ConnectionOptions | undefined {
+    if (settings === undefined) return undefined
+    const read = (key: 'ca' | 'cert' | 'key'): string | undefined => {
+      const file = settings[key]
+      if (file === undefined) return undefined
+      try {
+        return readFileSync(file, 'utf8')
+      } catch (error) {
+        this.#problems.add([...path, key], `"${file}" cannot be read: ${(error as NodeJS.ErrnoException).code}`)
+        return undefined
+      }
+    }
+    const options: ConnectionOptions = {}
+    const [ca, cert, key] = [read('ca'), read('cert'), read('key')]
+    if (ca !== undefined) options.ca = ca
+    if (cert !== undefined) options.cert = cert
+    if (key !== undefined) options.key = key
+    if (settings.server_name !== undefined) options.servername = settings.server_name
+    return options
+  }
+
+  #checkUrl(url: string, path: Path): void {
+    if (!URL.canParse(url)) {
+      this.#problems.add(path, `"${withoutCredentials(url)}" is no URL: write http://host:port`)
+      return
+    }
+    const { search, hash, username } = new URL(url)
+    if (search !== '' || hash !== '') this.#problems.add(path, 'must not hold a query or a fragment')
+    if (username !== '') this.#problems.add(path, 'must not hold credentials')
+  }
+
+  #addRoute(settings: RouteSettings & Block, path: Path): void {
+    const service = this.#serviceOf(settings, path)
+    const pattern = this.#pattern(settings, path)
+    const regex =
+      settings.regex === undefined
+        ? undefined
+        : this.#attempt(() => compileRegex(settings.regex as string, true), [...path, 'regex'])
+    if ((settings.path === undefined) === (settings.regex === undefined)) {
+      this.#problems.add(
+        path,
+        settings.path === undefined ? 'needs "path" or "regex"' : 'has both "path" and "regex"; keep one of them',
+        'key'
+      )
+      return
+    }
+    if (service === undefined || (pattern === undefined && regex === undefined)) return
+    const methods = this.#methods(settings.methods, [...path, 'methods'])
+    const conditions = (key: 'headers' | 'query') =>
+      Object.entries(settings[key]).flatMap(([name, wanted]) => {
+        const compiled = this.#attempt(
+          () => compileCondition(key === 'headers' ? name.toLowerCase() : name, wanted as string),
+          [...path, key, name]
+        )
+        return compiled === undefined ? [] : [compiled]
+      })
+    const label = settings.path ?? (settings.regex as string)
+    const match: Omit<RouteMatch, 'id'> = {
+      pattern,
+      regex,
+      methods,
+      hosts: this.#hosts(settings.hosts, [...path, 'hosts']),
+      headers: conditions('headers'),
+      query: conditions('query'),
+      priority: settings.priority,
+      catchAll: false
+    }
+    const id = settings.id ?? describeMatch(label, match)
+    this.#push(
+      {
+        ...match,
+        ...this.#forwarding(settings, service, id, path),
+        id,
+        label,
+        service,
+        rewrite: this.#rewrite(settings, pattern, path)
+      },
+      settings,
+      path
+    )
+  }
+
+  #push(
+    route: Omit<RouteConfig, 'enabled' | 'encodedSlash' | 'websocket' | 'at' | 'endpoint'> & { endpoint?: string },
+    settings: Partial<RouteSettings>,
+    path: Path
+  ): void {
+    this.#routes.push({
+      path,
+      route: {
+        endpoint: undefined,
+        ...route,
+        enabled: settings.enabled ?? true,
+        encodedSlash: settings.encoded_slash ?? false,
+        websocket: settings.websocket ?? false,
+        at: this.#positionOf(path)
+      }
+    })
+  }
+
+  /** Deadlines, retries and concerns: what a route takes from its service and the defaults when it does not say otherwise. */
+  #forwarding(
+    settings: Block,
+    serviceName: string,
+    id: string,
+    path: Path
+  ): Pick<RouteConfig, 'timeoutMs' | 'firstByteMs' | 'writeMs' | 'totalMs' | 'retry' | 'concerns' | 'off'> {
+    const service: Block = this.#settled.services[serviceName] ?? {}
+    const { defaults } = this.#settled
+    const timeouts = (settings.timeouts ?? service.timeouts ?? defaults.timeouts) || {}
+    const levels: Levels = [
+      [settings, id, path],
+      [service, `services.${serviceName}`, ['services', serviceName]],
+      [defaults, 'defaults', ['defaults']]
+    ]
+    return {
+      timeoutMs: settings.timeout ?? service.timeout ?? defaults.timeout ?? TIMEOUT_MS,
+      firstByteMs: timeouts.first_byte ?? 0,
+      writeMs: timeouts.write ?? 0,
+      totalMs: timeouts.total ?? 0,
+      retry: retryPolicy(settings.retry ?? service.retry ?? defaults.retry),
+      concerns: this.#concerns(levels),
+      off: this.#switchedOff(levels)
+    }
+  }
+
+  /** For each concern the most specific level that says something, as a whole. */
+  #concerns(levels: Levels): Record<string, ConcernConfig> {
+    const concerns: Record<string, ConcernConfig> = {}
+    const take = (name: string, pick: (block: Block) => unknown, keys: Path): void => {
+      for (const [block, scope, path] of levels) {
+        const options = pick(block)
+        if (options === undefined) continue
+        if (options !== false) concerns[name] = { options, scope, at: this.#positionOf([...path, ...keys]) }
+        return
+      }
+    }
+    for (const name of this.#dialect.concerns) {
+      if (!this.#settled.enabled && OPTIONAL_CONCERNS.has(name)) continue
+      take(name, block => block[name], [name])
+    }
+    const plugins = new Set(levels.flatMap(([block]) => Object.keys(block.plugins ?? {})))
+    for (const name of plugins) take(name, block => block.plugins?.[name], ['plugins', name])
+    return concerns
+  }
+
+  #switchedOff(levels: Levels): string[] {
+    const off = this.#dialect.concerns.filter(
+      name => levels.map(([block]) => block[name]).find(options => options !== undefined) === false
+    )
+    return this.#settled.enabled ? off : [...off, ...OPTIONAL_CONCERNS]
+  }
+
+  #addEndpoint(name: string, endpoint: ServiceSettings['endpoints'][number], path: Path): void {
+    const label = `/api/v1${endpoint.path}`
+    const pattern = this.#attempt(() => parsePattern(label), [...path, 'path'])
+    if (pattern === undefined) return
+    const methods = this.#methods([endpoint.method], [...path, 'method'])
+    const match = {
+      pattern,
+      regex: undefined,
+      methods,
+      hosts: undefined,
+      headers: [],
+      query: [],
+      priority: 0,
+      catchAll: false
+    }
+    const id = describeMatch(label, match)
+    const settings: Block = endpoint.public
+      ? { authentication: 'none', required_roles: false, permissions: false }
+      : { authentication: 'required' }
+    if (!endpoint.public && endpoint.required_roles.length > 0) settings.required_roles = endpoint.required_roles
+    this.#push(
+      {
+        ...match,
+        ...this.#forwarding(settings, name, id, path),
+        id,
+        label,
+        service: name,
+        rewrite: { kind: 'strip', segments: 2 },
+        ...(endpoint.name === undefined ? {} : { endpoint: `${name}.${endpoint.name}` })
+      },
+      {},
+      path
+    )
+  }
+
+  /** `/{service}/**` for every service (RTE-01). */
+  #addCatchAll(name: string): void {
+    const path: Path = ['services', name]
+    const label = `/${name}/**`
+    const pattern = this.#attempt(() => parsePattern(label), path)
+    if (pattern === undefined) return
+    const match = {
+      pattern,
+      regex: undefined,
+      methods: undefined,
+      hosts: undefined,
+      headers: [],
+      query: [],
+      priority: 0,
+      catchAll: true
+    }
+    this.#push(
+      {
+        ...match,
+        ...this.#forwarding({}, name, label, path),
+        id: label,
+        label,
+        service: name,
+        rewrite: { kind: 'strip', segments: 1 }
+      },
+      {},
+      path
+    )
+  }
+
+  #pattern(settings: RouteSettings, path: Path): Pattern | undefined {
+    const { path: source } = settings
+    return source === undefined ? undefined : this.#attempt(() => parsePattern(source), [...path, 'path'])
+  }
+
+  #attempt<T>(make: () => T, path: Path): T | undefined {
+    try {
+      return make()
+    } catch (error) {
+      if (!(error instanceof PatternError || error instanceof RegexError)) throw error
+      this.#problems.add(path, error.message)
+      return undefined
+    }
+  }
+
+  #methods(names: readonly string[], path: Path): ReadonlySet<string> | undefined {
+    if (names.length === 0) return undefined
+    const methods = names.map(name => name.toUpperCase())
+    for (const [i, method] of methods.entries()) {
+      if (!METHODS.includes(method))
+        this.#problems.add(this.#item(path, i), `"${names[i]}" is no method${suggestion(method, METHODS)}`)
+      else if (method === 'CONNECT' || method === 'TRACE')
+        this.#problems.add(this.#item(path, i), `${method} is never passed on`)
+    }
+    if (methods.includes('GET') && !methods.includes('HEAD')) methods.push('HEAD')
+    return new Set(methods)
+  }
+
+  #hosts(names: readonly string[], path: Path): readonly string[] | undefined {
+    if (names.length === 0) return undefined
+    return names.map((name, i) => {
+      const host = name.toLowerCase()
+      if (!/^(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*$|^\[[0-9a-f:.]+\]$/.test(host)) {
+        this.#problems.add(
+          this.#item(path, i),
+          `"${name}" is no host name: write api.example.com or *.example.com, without scheme and port`
+        )
+      }
+      return host
+    })
+  }
+
+  /** The path to an entry of what may be a list or a lone value. */
+  #item(path: Path, i: number): Path {
+    const value = path.reduce<unknown>(
+      (container, key) => (container as Record<string, unknown>)?.[key],
+      this.#document
+    )
+    return Array.isArray(value) ? [...path, i] : path
+  }
+
+  #rewrite(settings: RouteSettings, pattern: Pattern | undefined, path: Path): RewriteConfig | undefined {
+    const { rewrite, strip_prefix: strip } = settings
+    if (rewrite !== undefined && strip !== false) {
+      this.#problems.add([...path, 'rewrite'], 'stands beside "strip_prefix"; keep one of them', 'key')
+      return undefined
+    }
+    if (rewrite !== undefined) {
+      for (const [, name] of rewrite.matchAll(/\{([^}]*)\}/g)) {
+        const parameters = pattern?.segments.flatMap(({ parameter }) => parameter ?? []) ?? []
+        if (!parameters.includes(name as string))
+          this.#problems.add(
+            [...path, 'rewrite'],
+            `the path has no parameter "${name}"${suggestion(name as string, parameters)}`
+          )
+      }
+      return {
+        kind: 'replace',
+        template: rewrite,
+        segments: pattern?.segments.length ?? 0,
+        keepRest: pattern?.kind === 'prefix'
+      }
+    }
+    if (strip === false) return undefined
+    if (pattern === undefined) {
+      this.#problems.add([...path, 'strip_prefix'], 'needs "path"; a regular expression has no prefix', 'key')
+      return undefined
+    }
+    if (strip === true) return { kind: 'strip', segments: pattern.segments.length }
+    const prefix = this.#attempt(() => parsePattern(strip), [...path, 'strip_prefix'])
+    if (prefix === undefined) return undefined
+    if (!covers({ ...prefix, kind: 'prefix' }, pattern))
+      this.#problems.add([...path, 'strip_prefix'], `is no prefix of ${pattern.source}`)
+    return { kind: 'strip', segments: prefix.segments.length }
+  }
+
+  /** The name of the service behind a route; one that nobody defined is taken for a host name (contract section 21). */
+  #serviceOf(settings: RouteSettings & Block, path: Path): string | undefined {
+    const { service, target } = settings
+    if ((service === undefined) === (target === undefined)) {
+      this.#problems.add(
+        path,
+        service === undefined ? 'needs "service" or "target"' : 'has both "service" and "target"; keep one of them',
+        'key'
+      )
+      return undefined
+    }
+    if (target !== undefined) {
+      this.#checkUrl(target, [...path, 'target'])
+      if (!this.#services.has(target))
+        this.#services.set(target, this.#serviceConfig(target, [{ id: '0', url: target, weight: 1 }], {}, path))
+      return target
+    }
+    const name = service as string
+    if (this.#services.has(name)) return name
+    const known = Object.keys(this.#settled.services)
+    const meant = slipOf(name, known)
+    if (meant !== undefined || !/^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$/i.test(name)) {
+      this.#problems.add(
+        [...path, 'service'],
+        `"${name}" is not a service${meant === undefined ? '; there' : `, did you mean "${meant}"? There`} ${listed(known)}`
+      )
+      return undefined
+    }
+    this.#problems.warn(
+      [...path, 'service'],
+      `"${name}" is not defined, so it is taken for the host http://${name}`,
+      'value'
+    )
+    this.#services.set(name, this.#serviceConfig(name, [{ id: '0', url: `http://${name}`, weight: 1 }], {}, path))
+    return name
+  }
+
+  #checkIds(): void {
+    const seen = new Map<string, RouteConfig>()
+    for (const { route, path } of this.#routes) {
+      const other = seen.get(route.id)
+      if (other === undefined) seen.set(route.id, route)
+      else if (matchKey(other) !== matchKey(route))
+        this.#problems.add([...path, 'id'], `"${route.id}" is the id of another route${at(other.at)}`)
+      else if (!other.enabled || !route.enabled)
+        this.#problems.add(path, `is told from the route${at(other.at)} by nothing; give one of them an "id"`, 'key')
+    }
+  }
+
+  /** The gateway's own paths always win, so a route below them would never be asked (C-11). */
+  #checkReserved(): void {
+    const own = this.#ownPatterns()
+    for (const { route, path } of this.#routes) {
+      const { pattern } = route
+      if (pattern === undefined) continue
+      const by = own.find(entry => covers(entry.pattern, pattern))
+      if (by !== undefined) {
+        this.#problems.add(
+          [...path, 'path'],
+          `is never reached: ${by.pattern.source} is the gateway's own; move that with paths.${by.key}, or this`
+        )
+      }
+    }
+  }
+
+  #ownPatterns(): { key: keyof PathSettings; pattern: Pattern }[] {
+    const own: { key: keyof PathSettings; pattern: Pattern }[] = []
+    for (const [key, source] of reservedPatterns(this.#settled.paths)) {
+      const path: Path = ['paths', key]
+      const plain = this.#attempt(() => parsePattern(this.#settled.paths[key] as string), path)
+      if (plain === undefined) continue
+      if (plain.kind !== 'exact' || plain.segments.length === 0) {
+        this.#problems.add(path, 'should be a plain path, such as /health, without wildcards and parameters')
+        continue
+      }
+      const pattern = parsePattern(source)
+      const other = own.find(entry => covers(entry.pattern, pattern) || covers(pattern, entry.pattern))
+      if (other !== undefined) {
+        const [first, second] =
+          key in ((this.#document.paths as object | undefined) ?? {}) ? [key, other.key] : [other.key, key]
+        this.#problems.add(['paths', first], `is in the way of paths.${second}`)
+      }
+      own.push({ key, pattern })
+    }
+    return own
+  }
+
+  /** Two routes of which one would never be asked: an error that names both (C-16). */
+  #checkConflicts(): void {
+    const paths = new Map(this.#routes.map(({ route, path }) => [route, path]))
+    for (const { route, by, host } of conflictsAmong(this.#routes.map(({ route }) => route)))
+      this.#problems.add(
+        [...(paths.get(route) as Path), route.pattern ? 'path' : 'regex'],
+        conflictInWords(route, by, host)
+      )
+  }
+
+  #warnAboutUnused(): void {
+    const used = new Set(this.#routes.map(({ route }) => route.service))
+    for (const name of Object.keys(this.#settled.services)) {
+      if (!used.has(name)) this.#problems.warn(['services', name], 'no route leads to this service')
+    }
+    const later: [string, Path][] = []
+    for (const key of ['cache', 'consul_url', 'service_config_url', 'service_discovery_url'])
+      if (key in this.#document) later.push([key, [key]])
+    const blocks: [unknown, Path][] = [
+      [this.#document.defaults, ['defaults']],
+      ...Object.keys(this.#settled.services).map((name): [unknown, Path] => [
+        (this.#document.services as Record<string, unknown>)[name],
+        ['services', name]
+      ]),
+      ...this.#settled.routes.map((_, i): [unknown, Path] => [(this.#document.routes as unknown[])[i], ['routes', i]])
+    ]
+    for (const [block, path] of blocks) {
+      if (!isMapping(block)) continue
+      for (const key of NOT_YET) if (key in block && block[key] !== false) later.push([key, [...path, key]])
+      const balancer = block.load_balancer_type
+      if (typeof balancer === 'string' && balancer !== 'round_robin')
+        later.push(['load_balancer_type', [...path, 'load_balancer_type']])
+    }
+    for (const [, path] of later) this.#problems.warn(path, 'is understood but has no effect in this version')
+  }
+
+  #positionOf(path: Path): Position | undefined {
+    let container: unknown = this.#document
+    let position: Position | undefined
+    for (const key of path) {
+      position = placeOf(container, key)?.key ?? position
+      container =
+        typeof container === 'object' && container !== null
+          ? (container as Record<string | number, unknown>)[key]
+          : undefined
+    }
+    return position
+  }
+}
+
+const NOT_YET = ['circuit_breaker', 'health_check', 'health_check_path', 'health_check_interval', 'weight']
+
+/** The paths that the gateway keeps for itself, with the setting that moves them. */
+export function reservedPatterns(paths: PathSettings): [key: keyof PathSettings, source: string][] {
+  const list: [keyof PathSettings, string | false, boolean][] = [
+    ['health', paths.health, true],
+    ['metrics', paths.metrics, false],
+    ['api_metrics', paths.api_metrics, true],
+    ['gateway', paths.gateway, true],
+    ['admin', paths.admin, true]
+  ]
+  return list.flatMap(([key, path, below]) =>
+    path === false ? [] : [[key, below ? `${path}/**` : path] as [keyof PathSettings, string]]
+  )
+}
+
+function retryPolicy(settings: RetrySettings | undefined): RetryPolicy {
+  const none = {
+    attempts: 0,
+    backoffMs: 25,
+    maxBackoffMs: 1000,
+    methods: IDEMPOTENT,
+    statuses: new Set<number>(),
+    on: new Set<'connect' | 'reset' | 'timeout'>()
+  }
+  if (settings === undefined || settings === false) return none
+  if (typeof settings === 'number') return { ...none, attempts: settings, on: new Set(['connect', 'reset']) }
+  return {
+    attempts: settings.attempts,
+    backoffMs: settings.backoff,
+    maxBackoffMs: settings.max_backoff,
+    methods: new Set(settings.methods.map(method => method.toUpperCase())),
+    statuses: new Set(settings.retry_on.filter(entry => typeof entry === 'number')),
+    on: new Set(settings.retry_on.filter(entry => typeof entry === 'string') as ('connect' | 'reset' | 'timeout')[])
+  }
+}
+
+/** `GET|HEAD api.example.com/users/**`: what a route is called when nobody named it. */
+function describeMatch(label: string, match: Omit<RouteMatch, 'id'>): string {
+  const methods =
+    match.methods === undefined
+      ? ''
+      : `${[...match.methods].filter(method => method !== 'HEAD' || match.methods?.size === 1).join('|')} `
+  const hosts = match.hosts === undefined ? '' : match.hosts.join('|')
+  const conditions = [...match.headers, ...match.query].map(condition => ` ${condition.name} ${condition.wanted}`)
+  return `${methods}${hosts}${match.pattern === undefined ? '~' : ''}${label}${conditions.join('')}`
+}
+
+/** `are: orders, chat`, but not a thousand of them. */
+function listed(names: readonly string[]): string {
+  if (names.length === 0) return 'are none'
+  const shown = names.slice(0, 10).join(', ')
+  return `are: ${shown}${names.length > 10 ? ` and ${names.length - 10} more` : ''}`
+}
+
+function at(position: Position | undefined): string {
+  return position === undefined ? '' : ` at ${position.file}:${position.line}`
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null && !Object.isFrozen(value) && !ArrayBuffer.isView(value)) {
+    Object.freeze(value)
+    for (const inner of Object.values(value)) deepFreeze(inner)
+  }
+  return value
+}

@@ -1,0 +1,541 @@
+import { duration, listOf, oneOf, type Static, size, type TObject, type TSchema, Type } from '../schema.ts'
+
+/**
+ * The configuration document, but for the concerns, which bring their own schemas. Every key has a description and, unless
+ * it is required, a default: this is the reference page, the editor's completion and the source of error messages.
+ */
+
+const text = (description: string, options: object = {}) => Type.Optional(Type.String({ description, ...options }))
+const flag = (description: string, value: boolean) => Type.Boolean({ description, default: value })
+const count = (description: string, value: number, options: object = {}) =>
+  Type.Integer({ description, default: value, minimum: 0, ...options })
+const secret = (description: string) => Type.Optional(Type.String({ description, writeOnly: true }))
+const word = Type.String({ minLength: 1 })
+
+const METHODS = '^[A-Za-z]+$'
+
+/** TLS towards a service. */
+const upstreamTls = Type.Object(
+  {
+    ca: text('File with the certificate authorities to trust instead of the system’s, PEM.'),
+    cert: text('File with the client certificate to show (mTLS), PEM.'),
+    key: text('File with its private key, PEM.'),
+    server_name: text('Name to ask for and to check the certificate against; the URL’s host if not given.')
+  },
+  { description: 'TLS towards the service. Certificates are always verified.' }
+)
+
+const server = Type.Object(
+  {
+    host: Type.String({ description: 'Address to listen on.', default: '0.0.0.0' }),
+    port: Type.Integer({
+      description: 'Port to listen on; 0 takes a free one.',
+      default: 8080,
+      minimum: 0,
+      maximum: 65535
+    }),
+    trusted_proxies: Type.Array(word, {
+      description:
+        'Addresses and CIDR ranges (or `loopback`, `private`) of proxies in front, whose X-Forwarded-* and X-Request-ID count.',
+      default: []
+    }),
+    tls: Type.Optional(
+      Type.Object(
+        {
+          cert: Type.String({
+            description: 'File with the certificate and its chain, PEM. Read again when it changes.'
+          }),
+          key: Type.String({ description: 'File with the private key, PEM. Read again when it changes.' }),
+          client_ca: text('File with the authorities whose client certificates are required, PEM.')
+        },
+        { description: 'Serve HTTPS.' }
+      )
+    ),
+    http2: flag('Offer HTTP/2 by ALPN. Needs `tls`.', true),
+    limits: Type.Object(
+      {
+        connections: count('Most open connections; further ones wait in the kernel.', 20000),
+        connections_per_ip: count('Most open connections of one address; further ones are closed. 0 for no limit.', 0),
+        header_bytes: size({ description: 'Largest request head.', default: '16kb' }),
+        headers: count('Most request header fields.', 200),
+        url_bytes: size({ description: 'Longest request target.', default: '8kb' })
+      },
+      { description: 'What a client may ask of the door.', default: {} }
+    ),
+    timeouts: Type.Object(
+      {
+        headers: duration({
+          description: 'From the connection, or the previous request, to the end of a request’s head.',
+          default: '10s'
+        }),
+        request: duration({
+          description: 'From a request’s first byte to its last, body included; 0 for no limit.',
+          default: '300s'
+        }),
+        idle: duration({ description: 'How long a connection is kept open without a request.', default: '72s' }),
+        websocket_idle: duration({
+          description: 'A WebSocket on which nothing moves in either direction is closed after this.',
+          default: '1h'
+        }),
+        drain: duration({
+          description:
+            'How long requests and sockets of a retired configuration, or of a gateway that shuts down, may still take.',
+          default: '30s'
+        })
+      },
+      { description: 'How long the door waits.', default: {} }
+    )
+  },
+  { description: 'The socket.', default: {} }
+)
+
+const storage = Type.Object(
+  {
+    database_url: text('`postgres://…`; without it an SQLite file in `data_dir`.', { writeOnly: true }),
+    redis_url: text('`redis://…`: limits and revocations are then shared between gateways.', { writeOnly: true }),
+    redis_timeout: duration({ description: 'How long a decision waits for Redis.', default: '200ms' }),
+    data_dir: Type.String({ description: 'Folder for what is kept between starts.', default: './data' })
+  },
+  { description: 'Where state is kept.', default: {} }
+)
+
+const ALGORITHMS = [
+  'HS256',
+  'HS384',
+  'HS512',
+  'RS256',
+  'RS384',
+  'RS512',
+  'PS256',
+  'PS384',
+  'PS512',
+  'ES256',
+  'ES384',
+  'ES512',
+  'EdDSA'
+] as const
+
+const issuerKeys = {
+  algorithms: listOf(Type.String({ enum: [...ALGORITHMS] }), {
+    description:
+      'Algorithms to accept; those that fit the key if not given. The algorithm belongs to the key, never to the token.',
+    default: []
+  }),
+  audience: listOf(word, {
+    description: 'Audiences of which a token has to name one, exactly. Empty for any.',
+    default: []
+  }),
+  clock_skew: duration({ description: 'How far the clocks of issuer and gateway may be apart.', default: '0s' })
+}
+
+const identity = Type.Object(
+  {
+    jwt: Type.Object(
+      {
+        algorithm: oneOf(ALGORITHMS, { description: 'Algorithm of the gateway’s own tokens.', default: 'HS256' }),
+        secret: secret(
+          'Shared secret for HS*, at least 32 bytes; or the private key for the others, PEM. Made at random and kept in `data_dir` if not given.'
+        ),
+        public_key: text('Public key for RS*, PS*, ES*, EdDSA: PEM, or the name of a file with it.'),
+        issuer: text('`iss` of the gateway’s own tokens; any if not given.'),
+        audience: issuerKeys.audience,
+        clock_skew: issuerKeys.clock_skew,
+        access_minutes: Type.Number({
+          description: 'Life of an access token, in minutes.',
+          default: 60,
+          exclusiveMinimum: 0
+        }),
+        refresh_days: Type.Number({
+          description: 'Life of a refresh token, in days.',
+          default: 30,
+          exclusiveMinimum: 0
+        })
+      },
+      { description: 'Tokens of the gateway itself, or of whoever shares its secret.', default: {} }
+    ),
+    issuers: Type.Array(
+      Type.Object({
+        issuer: Type.String({ description: '`iss` of the tokens, exactly.', minLength: 1 }),
+        secret: secret('Shared secret for HS*, at least 32 bytes.'),
+        public_key: text('Public key: PEM, or the name of a file with it.'),
+        jwks_url: text('Where the issuer publishes its keys.', { pattern: '^https?://' }),
+        jwks_interval: duration({
+          description: 'Shortest time between two fetches of the keys, whatever tokens ask for.',
+          default: '10s'
+        }),
+        jwks_max_age: duration({
+          description: 'How long fetched keys are used before they are fetched again.',
+          default: '10m'
+        }),
+        ...issuerKeys
+      }),
+      { description: 'Others whose tokens are accepted.', default: [] }
+    ),
+    api_keys: Type.Array(
+      Type.Object({
+        id: Type.String({ description: 'Name of the key in logs, limits and metrics.', minLength: 1 }),
+        key: secret('The key itself, from the environment. Only its hash is kept in memory.'),
+        hash: Type.Optional(
+          Type.String({
+            description: 'SHA-256 of the key in hex, as `sallyport token --api-key` prints it.',
+            pattern: '^[0-9a-f]{64}$'
+          })
+        ),
+        name: text('Shown to services as the caller’s name.'),
+        roles: listOf(word, { description: 'Roles of the key.', default: [] }),
+        permissions: listOf(word, { description: 'Permissions of the key.', default: [] }),
+        tier: text('Tier whose limits the key has.'),
+        expires_at: text('RFC 3339 time after which the key is refused.')
+      }),
+      { description: 'Keys that are written down here rather than made by the API.', default: [] }
+    ),
+    claims: Type.Object(
+      {
+        roles: listOf(word, {
+          description: 'Claims that hold roles; dots lead into objects.',
+          default: ['roles', 'role']
+        }),
+        permissions: listOf(word, { description: 'Claims that hold permissions.', default: ['permissions', 'scope'] }),
+        name: listOf(word, {
+          description: 'Claims that hold the caller’s name.',
+          default: ['name', 'preferred_username']
+        }),
+        tier: listOf(word, { description: 'Claims that hold the caller’s tier.', default: ['tier'] })
+      },
+      { description: 'Where tokens say what.', default: {} }
+    ),
+    token_cache: count('Most verified tokens kept in memory.', 10000)
+  },
+  { description: 'Who may be who.', default: {} }
+)
+
+const logging = Type.Object(
+  {
+    level: oneOf(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
+      description: 'Least severe level that is written.',
+      default: 'info'
+    }),
+    format: oneOf(['auto', 'json', 'pretty'], {
+      description: '`auto` is pretty on a terminal and JSON elsewhere.',
+      default: 'auto'
+    }),
+    access: flag('One line per request.', true),
+    trace_requests: flag('Also log each request’s and answer’s header fields, secrets left out (OBS-17).', false)
+  },
+  { description: 'What is written to standard output.', default: {} }
+)
+
+const metrics = Type.Object(
+  {
+    allow: Type.Array(word, {
+      description: 'Addresses and CIDR ranges that may read /metrics without a token.',
+      default: ['loopback', 'private']
+    })
+  },
+  { description: 'Prometheus metrics.', default: {} }
+)
+
+const ownPath = (description: string, value: string) =>
+  Type.Union([Type.String({ pattern: '^/' }), Type.Literal(false)], {
+    description: `${description} \`false\` switches it off.`,
+    default: value
+  })
+
+const paths = Type.Object(
+  {
+    health: ownPath('Prefix of the health endpoints.', '/health'),
+    metrics: ownPath('Prometheus metrics.', '/metrics'),
+    api_metrics: ownPath('Prefix of the metrics of seed 002.', '/api/v1/metrics'),
+    gateway: ownPath('Prefix of the gateway’s own operations.', '/gateway'),
+    admin: ownPath('Prefix of the administration.', '/admin')
+  },
+  { description: 'Where the gateway’s own endpoints are. They always win over routes.', default: {} }
+)
+
+const admin = Type.Object(
+  {
+    listen: text('`127.0.0.1:9090`: serve /gateway, /admin and the metrics here and nowhere else.', {
+      pattern: '^.+:\\d+$'
+    })
+  },
+  { description: 'The administration’s own listener.', default: {} }
+)
+
+const gateway = Type.Object(
+  {
+    name: Type.String({ description: 'Shown in logs and documents.', default: 'sallyport' }),
+    version: Type.String({ description: 'Version of your API, shown in documents.', default: '1.0.0' }),
+    environment: Type.String({
+      description: '`production` refuses secrets that are missing, short or for demonstration.',
+      default: 'development'
+    })
+  },
+  { description: 'What this gateway is called.', default: {} }
+)
+
+/** Concerns of the forwarder itself; like every concern they may stand under `defaults`, a service or a route. */
+const timeouts = Type.Union(
+  [
+    Type.Literal(false),
+    Type.Object({
+      connect: Type.Optional(duration({ description: 'To open a connection.' })),
+      first_byte: Type.Optional(
+        duration({ description: 'From sending the request to the head of the answer, for each try.' })
+      ),
+      write: Type.Optional(duration({ description: 'To send the request.' })),
+      idle: Type.Optional(duration({ description: 'Longest silence within an answer’s body.' })),
+      total: Type.Optional(duration({ description: 'To the end of the answer. Not for streams.' }))
+    })
+  ],
+  { description: 'Deadlines of one stage each: connect 5 s, idle 60 s, the others off unless given.' }
+)
+
+export const retry = Type.Union(
+  [
+    Type.Literal(false),
+    Type.Integer({ minimum: 0 }),
+    Type.Object({
+      attempts: Type.Integer({ description: 'Tries after the first one.', default: 2, minimum: 0, maximum: 10 }),
+      backoff: duration({
+        description: 'Pause before the first retry; doubles each time, and a random part of it is waited.',
+        default: '25ms'
+      }),
+      max_backoff: duration({ description: 'Longest pause.', default: '1s' }),
+      retry_on: Type.Array(
+        Type.Union([
+          Type.String({ enum: ['connect', 'reset', 'timeout'] }),
+          Type.Integer({ minimum: 400, maximum: 599 })
+        ]),
+        {
+          description: 'Failures (`connect`, `reset`, `timeout`) and statuses worth another try.',
+          default: ['connect', 'reset']
+        }
+      ),
+      methods: Type.Array(Type.String({ pattern: METHODS }), {
+        description: 'Methods that may be sent twice.',
+        default: ['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE']
+      })
+    })
+  ],
+  {
+    description:
+      'Tries after a failure. A number is that many, with the rest as is. Retries never exceed about 15 % of a service’s requests.'
+  }
+)
+
+export const circuitBreaker = Type.Union(
+  [
+    Type.Literal(false),
+    Type.Object({
+      failure_threshold: Type.Integer({ description: 'Failures in a row that open it.', default: 5, minimum: 1 }),
+      recovery_timeout: duration({ description: 'How long it stays open.', default: '60s' }),
+      success_threshold: Type.Integer({ description: 'Successes that close it again.', default: 3, minimum: 1 })
+    })
+  ],
+  { description: 'Not in effect yet.' }
+)
+
+/** Keys that may stand under `defaults`, a service or a route, besides the policies. */
+const forwarding = {
+  timeout: Type.Optional(
+    duration({ description: 'From the request to the head of its answer, all tries included; 30 s unless given.' })
+  ),
+  timeouts: Type.Optional(timeouts),
+  retry: Type.Optional(retry),
+  circuit_breaker: Type.Optional(circuitBreaker)
+}
+
+const condition = Type.Union(
+  [
+    Type.String(),
+    Type.Object({
+      equals: Type.Optional(Type.String({ description: 'The value, exactly.' })),
+      prefix: Type.Optional(Type.String({ description: 'How the value begins.' })),
+      regex: Type.Optional(Type.String({ description: 'An RE2 expression that the value matches somewhere.' })),
+      present: Type.Optional(Type.Boolean({ description: 'Whether it is there at all.' }))
+    })
+  ],
+  { description: 'The value, or a condition on it.' }
+)
+
+const instance = Type.Object({
+  id: Type.Optional(Type.String({ description: 'Name of the instance in logs; its place in the list if not given.' })),
+  url: Type.String({ description: '`http://orders-1:8080`, optionally with a base path.', pattern: '^https?://' }),
+  weight: Type.Integer({ description: 'Share of the traffic, against the other instances’.', default: 1, minimum: 0 })
+})
+
+const healthCheck = Type.Object(
+  {
+    enabled: flag('Whether to check.', true),
+    type: oneOf(['http', 'tcp', 'grpc', 'websocket'], {
+      description: 'How to check.',
+      default: 'http'
+    }),
+    path: Type.String({ description: 'What to ask for.', default: '/health' }),
+    interval_seconds: Type.Number({ description: 'Pause between two checks, in seconds.', default: 30 }),
+    timeout_seconds: Type.Number({ description: 'Longest wait for an answer, in seconds.', default: 5 }),
+    expected_status_codes: Type.Array(Type.Integer(), { description: 'Answers that count as healthy.', default: [200] })
+  },
+  { description: 'Not in effect yet.' }
+)
+
+const BALANCERS = ['round_robin', 'weighted_round_robin', 'least_connections', 'random'] as const
+
+/** Defaults of services rather than of routes. */
+const balancing = {
+  load_balancer_type: Type.Optional(oneOf(BALANCERS, { description: 'Not in effect yet.' })),
+  health_check_interval: Type.Optional(Type.Number({ description: 'Not in effect yet.' }))
+}
+
+const endpoint = Type.Object({
+  path: Type.String({ description: 'Path at the service; the gateway serves it under /api/v1.', pattern: '^/' }),
+  method: Type.String({ description: 'Its method.', default: 'GET', pattern: METHODS }),
+  name: text('Name by which `rate_limits.endpoints` means it.'),
+  description: text('For the documents.'),
+  public: flag('Whether anybody may call it.', false),
+  required_roles: Type.Array(word, { description: 'Roles of which the caller needs one.', default: [] }),
+  deprecated: flag('For the documents.', false),
+  version: text('For the documents.')
+})
+
+const service = (concerns: Record<string, TSchema>) =>
+  Type.Object({
+    description: text('For people.'),
+    version: text('For people.'),
+    url: text('Address, if there is but one.', { pattern: '^https?://' }),
+    instances: Type.Optional(Type.Array(instance, { description: 'Addresses, if there are several.', minItems: 1 })),
+    tls: Type.Optional(upstreamTls),
+    pool: Type.Object(
+      {
+        connections: count('Most connections to each instance; further requests wait.', 1024, { minimum: 1 }),
+        keep_alive: duration({ description: 'How long an unused connection is kept.', default: '4s' }),
+        header_bytes: size({ description: 'Largest head of an answer.', default: '32kb' })
+      },
+      { description: 'Connections to the service.', default: {} }
+    ),
+    load_balancer_type: oneOf(BALANCERS, {
+      description: 'Which instance is asked. Only round_robin is in effect yet.',
+      default: 'round_robin'
+    }),
+    health_check: Type.Optional(healthCheck),
+    health_check_path: text('Not in effect yet.'),
+    endpoints: Type.Array(endpoint, { description: 'Endpoints that become routes under /api/v1.', default: [] }),
+    ...forwarding,
+    ...concerns
+  })
+
+const route = (concerns: Record<string, TSchema>) =>
+  Type.Object({
+    id: text('Name of the route in logs and limits; made from its match if not given.'),
+    path: text('`/users`, `/users/{id}`, `/users/**` (and everything below). Lower and upper case are the same.', {
+      pattern: '^/'
+    }),
+    regex: text(
+      'Instead of `path`: an RE2 expression that the path matches somewhere; lower and upper case are the same.'
+    ),
+    methods: listOf(Type.String({ pattern: METHODS }), { description: 'Methods; any if not given.', default: [] }),
+    hosts: listOf(word, { description: 'Host names, or `*.example.com`; any if not given.', default: [] }),
+    headers: Type.Record(Type.String(), condition, { description: 'Conditions on header fields.', default: {} }),
+    query: Type.Record(Type.String(), condition, { description: 'Conditions on query parameters.', default: {} }),
+    priority: Type.Integer({ description: 'Higher goes first, before any other rule of precedence.', default: 0 }),
+    enabled: flag('Whether it is there at all.', true),
+    service: text('Name of the service behind it.'),
+    target: text('Instead of `service`: the address of a service that has no other use.', { pattern: '^https?://' }),
+    rewrite: text(
+      'Path to send instead of the matched one; what `**` stood for is kept behind it. `{name}` puts a parameter in.',
+      { pattern: '^/' }
+    ),
+    strip_prefix: Type.Union([Type.Boolean(), Type.String({ pattern: '^/' })], {
+      description: 'Leave out the part before `**` (or the given prefix) when sending.',
+      default: false
+    }),
+    encoded_slash: flag('Pass `%2F` in the path on rather than refusing it.', false),
+    websocket: flag('Let WebSockets through.', false),
+    weight: Type.Optional(Type.Integer({ description: 'Not in effect yet.', minimum: 0 })),
+    ...forwarding,
+    ...concerns
+  })
+
+const PLUGIN = Type.Object({
+  use: Type.String({ description: 'File or package whose default export is a policy or a Fastify plugin.' }),
+  before: text('Name of the concern before which it runs.'),
+  after: text('Name of the concern after which it runs; at the end of all if neither is given.'),
+  options: Type.Optional(Type.Unknown({ description: 'Options of a plain Fastify plugin.' }))
+})
+
+/** Any concern can be switched off. The branches of a union stay side by side, so that errors name what could stand there. */
+function orFalse(schema: TSchema): TSchema {
+  const {
+    anyOf,
+    unit,
+    description = 'Options of a plugin.'
+  } = schema as { anyOf?: TSchema[]; unit?: string; description?: string }
+  const branches = anyOf === undefined || unit !== undefined ? [schema] : anyOf
+  return Type.Union([Type.Literal(false), ...branches], { description })
+}
+
+/**
+ * The schema of the whole document.
+ * @param concerns the policies' own schemas, by the key under which they stand on a route.
+ * @param plugins the schemas of third parties' policies, by name; null while they are not known.
+ */
+export function documentSchema(
+  concerns: Record<string, TSchema>,
+  rateLimits: TSchema,
+  plugins: Record<string, TSchema> | null = {}
+): TObject {
+  const everywhere: Record<string, TSchema> = {}
+  for (const [key, schema] of Object.entries(concerns)) everywhere[key] = Type.Optional(orFalse(schema))
+  const pluginOptions: Record<string, TSchema> = {}
+  for (const [name, schema] of Object.entries(plugins ?? {})) {
+    pluginOptions[name] = Type.Optional(
+      Type.Union([Type.Literal(false), schema], { description: `Options of the plugin ${name}.` })
+    )
+  }
+  const description = 'Options of third parties’ policies, by name.'
+  everywhere.plugins = Type.Optional(
+    plugins === null ? Type.Unknown({ description }) : Type.Object(pluginOptions, { description })
+  )
+  return Type.Object(
+    {
+      gateway,
+      server,
+      storage,
+      identity,
+      logging,
+      metrics,
+      paths,
+      admin,
+      enabled: flag('`false` makes a plain proxy: no limits, cache, breaker or transformation.', true),
+      catch_all: flag('Also route `/{service}/**` to each service by its name.', false),
+      defaults: Type.Object(
+        { ...forwarding, ...balancing, ...everywhere },
+        { description: 'Concerns of every route that does not say otherwise.', default: {} }
+      ),
+      services: Type.Record(Type.String(), service(everywhere), {
+        description: 'The APIs behind the gateway, by name.',
+        default: {}
+      }),
+      routes: Type.Array(route(everywhere), { description: 'Which requests go where.', default: [] }),
+      rate_limits: rateLimits,
+      plugins: Type.Array(PLUGIN, { description: 'Third parties’ policies.', default: [] }),
+      service_discovery_url: text('Not in effect yet.'),
+      service_config_url: text('Not in effect yet.'),
+      consul_url: text('Not in effect yet.'),
+      cache: Type.Optional(Type.Unknown({ description: 'Not in effect yet.' }))
+    },
+    { title: 'Sallyport configuration' }
+  ) as unknown as TObject
+}
+
+export type GatewaySettings = Static<typeof gateway>
+export type ServerSettings = Static<typeof server>
+export type StorageSettings = Static<typeof storage>
+export type IdentitySettings = Static<typeof identity>
+export type LoggingSettings = Static<typeof logging>
+export type MetricsSettings = Static<typeof metrics>
+export type PathSettings = Static<typeof paths>
+export type RouteSettings = Static<ReturnType<typeof route>>
+export type ServiceSettings = Static<ReturnType<typeof service>>
+export type RetrySettings = Static<typeof retry>
+export type PluginSettings = Static<typeof PLUGIN>

@@ -1,0 +1,76 @@
+import type { RateLimitsSettings } from '../limits/settings.ts'
+import type { RouteMatch } from '../routing/table.ts'
+import type { RetryPolicy } from '../upstream/retry.ts'
+import type { ServiceConfig } from '../upstream/service.ts'
+import type { Position } from './located.ts'
+import type { Problem } from './problem.ts'
+import type {
+  GatewaySettings,
+  IdentitySettings,
+  LoggingSettings,
+  MetricsSettings,
+  PathSettings,
+  PluginSettings,
+  ServerSettings,
+  StorageSettings
+} from './schema.ts'
+
+/** Options of one concern of a route, and where they come from. */
+export interface ConcernConfig {
+  readonly options: unknown
+  /** `defaults`, `services.orders` or the route's id: what a limit written there counts together. */
+  readonly scope: string
+  readonly at: Position | undefined
+}
+
+/** A route as the configuration has it, with everything decided that can be decided without a running gateway. */
+export interface RouteConfig extends RouteMatch {
+  /** The path as written; the label of metrics. */
+  readonly label: string
+  readonly service: string
+  /** `service.endpoint`, for routes made from a service's endpoints. */
+  readonly endpoint: string | undefined
+  readonly enabled: boolean
+  readonly rewrite: RewriteConfig | undefined
+  readonly encodedSlash: boolean
+  readonly websocket: boolean
+  readonly timeoutMs: number
+  readonly firstByteMs: number
+  readonly writeMs: number
+  readonly totalMs: number
+  readonly retry: RetryPolicy
+  readonly concerns: Readonly<Record<string, ConcernConfig>>
+  /** Concerns that somebody has switched off with `false`. */
+  readonly off: readonly string[]
+  readonly at: Position | undefined
+}
+
+/** How the path that is sent is made from the one that came. */
+export type RewriteConfig =
+  | { readonly kind: 'strip'; readonly segments: number }
+  | { readonly kind: 'replace'; readonly template: string; readonly segments: number; readonly keepRest: boolean }
+
+/** One valid configuration, frozen. Everything that a generation is built from. */
+export interface Snapshot {
+  /** Of the configuration's content: equal configurations have equal versions. */
+  readonly version: string
+  readonly gateway: GatewaySettings
+  readonly server: ServerSettings
+  readonly storage: StorageSettings
+  readonly identity: IdentitySettings
+  readonly logging: LoggingSettings
+  readonly metrics: MetricsSettings
+  readonly paths: PathSettings
+  readonly adminListen: string | undefined
+  readonly rateLimits: RateLimitsSettings
+  readonly services: ReadonlyMap<string, ServiceConfig>
+  readonly routes: readonly RouteConfig[]
+  /** Concerns under `defaults`, for requests that belong to no route. */
+  readonly defaults: Readonly<Record<string, ConcernConfig>>
+  readonly plugins: readonly PluginSettings[]
+  /** The document in its canonical spelling, places and all; secrets included. */
+  readonly document: Readonly<Record<string, unknown>>
+  readonly warnings: readonly Problem[]
+  /** The files it was read from. */
+  readonly files: readonly string[]
+}

@@ -1,0 +1,254 @@
+import { type Control, createGeneration, type Generation } from './app.ts'
+import { changesBetween } from './config/diff.ts'
+import { type ConfigSources, createSnapshot, readDocument } from './config/normalise.ts'
+import { ConfigError, formatProblem } from './config/problem.ts'
+import type { Snapshot } from './config/snapshot.ts'
+import { type Seen, seenNow, watchFiles } from './config/watch.ts'
+import { type Concerns, loadConcerns } from './plugins.ts'
+import type { Policy } from './policy.ts'
+import { Runtime } from './runtime/runtime.ts'
+import { GatewayServer } from './server.ts'
+import { createStore } from './store/create.ts'
+import { createLog } from './telemetry/log.ts'
+
+/** A configuration read, checked, and with everything that it names loaded. */
+export interface Loaded {
+  readonly snapshot: Snapshot
+  readonly concerns: Concerns
+  /** What was looked at on the way: a change of it is a reason to read again. */
+  readonly seen: Seen
+}
+
+/**
+ * Reads and checks a configuration; nothing is started.
+ * @param seen gets the files and folders that were looked at, whatever comes of it
+ * @throws {ConfigError} with every problem found
+ */
+export async function loadConfiguration(sources: ConfigSources, seen: Seen = new Map()): Promise<Loaded> {
+  const source = await readDocument(sources, seen)
+  const concerns = await loadConcerns(source.document, seen)
+  const problems = [...source.problems, ...concerns.problems]
+  return { snapshot: createSnapshot({ ...source, problems }, concerns.dialect), concerns, seen }
+}
+
+/** Checks a configuration as far as a start would, short of opening a port: policies are compiled, too. @throws {ConfigError} */
+export async function checkConfiguration(sources: ConfigSources): Promise<Loaded> {
+  const loaded = await loadConfiguration(sources)
+  const log = await createLog({ ...loaded.snapshot.logging, level: 'silent', format: 'json' })
+  const runtime = new Runtime({ log })
+  const generation = await createGeneration(loaded.snapshot, {
+    runtime,
+    concerns: loaded.concerns.order,
+    control: NO_CONTROL
+  })
+  await generation.close()
+  await runtime.close()
+  return loaded
+}
+
+/** For generations that nobody will ask to do anything. */
+export const NO_CONTROL: Control = {
+  reload: () => Promise.reject(new Error('not running')),
+  ready: () => false,
+  status: () => ({ version: '', appliedAt: 0, error: undefined }),
+  setRouteEnabled: async () => false
+}
+
+/** A gateway at work: one runtime, one door, and one generation after another. */
+export class Gateway implements Control {
+  readonly runtime: Runtime
+  readonly server: GatewayServer
+  readonly #sources: ConfigSources
+  readonly #setUp = new Set<Policy>()
+  /** Routes that an administrator has switched on or off, until the next start. */
+  readonly #switched = new Map<string, boolean>()
+  #loaded: Loaded
+  #seen: Seen
+  #appliedAt: number
+  #error: string | undefined
+  #applying: Promise<unknown> = Promise.resolve()
+  #unwatch: (() => void) | undefined
+  #closing: Promise<void> | undefined
+  /** Where it listens. */
+  port = 0
+
+  private constructor(sources: ConfigSources, loaded: Loaded, runtime: Runtime) {
+    this.#sources = sources
+    this.#loaded = loaded
+    this.#seen = loaded.seen
+    this.runtime = runtime
+    this.server = new GatewayServer(loaded.snapshot.server, runtime)
+    this.#appliedAt = runtime.clock.now()
+  }
+
+  /**
+   * Reads the configuration, builds the first generation and opens the port.
+   * @param runtime instead of one made from the configuration, for tests
+   * @throws {ConfigError} when the configuration is not good; whatever `listen` throws when the port is not to be had
+   */
+  static async start(sources: ConfigSources, options: { runtime?: Runtime; loaded?: Loaded } = {}): Promise<Gateway> {
+    const loaded = options.loaded ?? (await loadConfiguration(sources))
+    const runtime = options.runtime ?? (await createRuntime(loaded.snapshot))
+    const gateway = new Gateway(sources, loaded, runtime)
+    gateway.server.swap(await gateway.#build(loaded))
+    const { server, adminListen } = loaded.snapshot
+    gateway.port = (await gateway.server.listen(server.host, server.port)).port
+    if (adminListen !== undefined) {
+      const [, host, port] = /^(.+):(\d+)$/.exec(adminListen) as unknown as [string, string, string]
+      await gateway.server.listen(host, Number(port), true)
+    }
+    return gateway
+  }
+
+  get snapshot(): Snapshot {
+    return this.#loaded.snapshot
+  }
+
+  /** Follows changes of the configuration's files. A change that is not good is reported, and changes nothing. */
+  watch(): void {
+    const { tls } = this.snapshot.server
+    this.#unwatch?.()
+    const stop = watchFiles(this.#seen, () => {
+      this.reload().catch(() => {})
+    })
+    const stopTls =
+      tls === undefined ? undefined : watchFiles(seenNow([tls.cert, tls.key]), () => this.#reloadCertificate())
+    this.#unwatch = () => {
+      stop()
+      stopTls?.()
+    }
+  }
+
+  #reloadCertificate(): void {
+    try {
+      this.server.reloadCertificate()
+      this.runtime.log.info('the certificate has been read again')
+    } catch (error) {
+      this.runtime.log.error({ err: error }, 'the certificate cannot be used; the one before stays')
+    }
+  }
+
+  /** One change at a time; what is asked for meanwhile comes after, and finds the newest files. */
+  reload(): Promise<{ version: string; changed: boolean }> {
+    return this.#oneAtATime(() => this.#reload())
+  }
+
+  async #reload(): Promise<{ version: string; changed: boolean }> {
+    const { runtime } = this
+    const seen: Seen = new Map()
+    try {
+      const loaded = await loadConfiguration(this.#sources, seen)
+      this.#seen = seen
+      if (loaded.snapshot.version === this.snapshot.version && !this.#pluginsChanged(loaded)) {
+        this.#error = undefined
+        return { version: loaded.snapshot.version, changed: false }
+      }
+      await this.#apply(loaded)
+      runtime.metrics.reloads.inc({ result: 'applied' })
+      return { version: loaded.snapshot.version, changed: true }
+    } catch (error) {
+      // What mends it may be in a file that this reading did not come to.
+      this.#seen = new Map([...this.#seen, ...seen])
+      runtime.metrics.reloads.inc({ result: 'refused' })
+      const problems = error instanceof ConfigError ? error.problems : undefined
+      this.#error =
+        problems === undefined
+          ? (error as Error).message
+          : `${problems.length} problem${problems.length === 1 ? '' : 's'}`
+      runtime.log.error(
+        problems === undefined ? { err: error } : { problems: problems.map(formatProblem) },
+        `configuration refused; still serving ${shortVersion(this.snapshot)}`
+      )
+      throw error
+    } finally {
+      if (this.#unwatch !== undefined) this.watch()
+    }
+  }
+
+  #pluginsChanged(loaded: Loaded): boolean {
+    return loaded.concerns.order.some((concern, i) => concern !== this.#loaded.concerns.order[i])
+  }
+
+  async #apply(loaded: Loaded): Promise<void> {
+    const { runtime } = this
+    const since = runtime.clock.monotonic()
+    const generation = await this.#build(loaded)
+    const before = this.snapshot
+    this.#loaded = loaded
+    this.#appliedAt = runtime.clock.now()
+    this.#error = undefined
+    this.server.swap(generation)
+    const took = Math.round(runtime.clock.monotonic() - since)
+    const changes = changesBetween(before, loaded.snapshot)
+    runtime.log.info(
+      { generation: loaded.snapshot.version, took_ms: took },
+      `configuration ${shortVersion(before)} → ${shortVersion(loaded.snapshot)}: ${changes.join(', ') || 'no visible change'}  (swap ${took} ms)`
+    )
+    for (const problem of loaded.snapshot.warnings) runtime.log.warn(formatProblem(problem))
+    if (JSON.stringify(before.server) !== JSON.stringify(loaded.snapshot.server))
+      runtime.log.warn('"server" has changed; that takes effect at the next start')
+  }
+
+  async #build(loaded: Loaded): Promise<Generation> {
+    for (const concern of loaded.concerns.order) {
+      if (!('policy' in concern) || this.#setUp.has(concern.policy)) continue
+      await concern.policy.setup?.(this.runtime)
+      this.#setUp.add(concern.policy)
+    }
+    const routes = loaded.snapshot.routes.map(route => ({
+      ...route,
+      enabled: this.#switched.get(route.id) ?? route.enabled
+    }))
+    return createGeneration(
+      { ...loaded.snapshot, routes },
+      { runtime: this.runtime, concerns: loaded.concerns.order, control: this }
+    )
+  }
+
+  async setRouteEnabled(id: string, enabled: boolean): Promise<boolean> {
+    if (!this.snapshot.routes.some(route => route.id === id)) return false
+    this.#switched.set(id, enabled)
+    await this.#oneAtATime(async () => this.server.swap(await this.#build(this.#loaded)))
+    this.runtime.log.info({ route: id }, `route switched ${enabled ? 'on' : 'off'}`)
+    return true
+  }
+
+  #oneAtATime<T>(change: () => Promise<T>): Promise<T> {
+    const result = this.#applying.then(change, change)
+    this.#applying = result.catch(() => {})
+    return result
+  }
+
+  ready(): boolean {
+    return this.server.accepting
+  }
+
+  status(): { version: string; appliedAt: number; error: string | undefined } {
+    return { version: this.snapshot.version, appliedAt: this.#appliedAt, error: this.#error }
+  }
+
+  /** Lets requests end and closes everything. @param graceMs for those under way; the drain time if not given */
+  close(graceMs: number = this.snapshot.server.timeouts.drain): Promise<void> {
+    this.#closing ??= this.#close(graceMs)
+    return this.#closing
+  }
+
+  async #close(graceMs: number): Promise<void> {
+    this.#unwatch?.()
+    this.server.drain()
+    await this.#applying
+    await this.server.close(graceMs)
+    await this.runtime.close()
+    this.runtime.sink.flush()
+  }
+}
+
+/** The first letters of a version, as people see it. */
+export function shortVersion({ version }: Snapshot): string {
+  return version.slice(0, 4)
+}
+
+async function createRuntime(snapshot: Snapshot): Promise<Runtime> {
+  const log = await createLog(snapshot.logging)
+  return new Runtime({ log, store: await createStore(snapshot, log.logger) })
+}

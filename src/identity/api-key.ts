@@ -1,0 +1,101 @@
+import { createHash, timingSafeEqual } from 'node:crypto'
+import type { IdentitySettings } from '../config/schema.ts'
+import type { Clock } from '../runtime/clock.ts'
+import type { Consumer } from './consumer.ts'
+import { identityFields } from './identity-fields.ts'
+import { untrusted } from './trouble.ts'
+
+type KeySettings = IdentitySettings['api_keys'][number]
+
+interface KnownKey {
+  readonly hash: Buffer
+  readonly consumer: Consumer
+}
+
+/** Thrown for a list of API keys that cannot be used. */
+export class ApiKeyError extends Error {
+  /** Which of the keys is to blame, and which of its settings. */
+  readonly path: readonly (string | number)[]
+
+  constructor(path: readonly (string | number)[], message: string) {
+    super(message)
+    this.path = path
+  }
+}
+
+/** The SHA-256 of an API key. Keys are long and random, so a fast hash keeps them as well as a slow one. */
+export function hashApiKey(key: string): Buffer {
+  return createHash('sha256').update(key).digest()
+}
+
+const NO_HASH = Buffer.alloc(32)
+
+/** The keys that the configuration lists, by hash: neither a dump of the memory nor the time of an answer tells a key. */
+export class ApiKeys {
+  readonly #keys = new Map<string, KnownKey>()
+
+  /** @throws {ApiKeyError} for a key that nobody could use, or that is there twice */
+  constructor(keys: readonly KeySettings[]) {
+    for (const [i, settings] of keys.entries()) {
+      if (keys.findIndex(({ id }) => id === settings.id) !== i)
+        throw new ApiKeyError([i, 'id'], `"${settings.id}" is the id of another key`)
+      const hash = hashOf(settings, i)
+      const name = hash.toString('hex')
+      if (this.#keys.has(name)) throw new ApiKeyError([i], `is the same key as "${this.#keys.get(name)?.consumer.id}"`)
+      this.#keys.set(name, { hash, consumer: consumerOf(settings, expiryOf(settings, i)) })
+    }
+  }
+
+  /**
+   * Whose key this is. The look-up goes by a hash that the caller cannot steer, and the comparison takes as long for a
+   * wrong key as for a right one (H-64). @throws {GatewayError} 401
+   */
+  authenticate(key: string, clock: Clock): Consumer {
+    const hash = hashApiKey(key)
+    const known = this.#keys.get(hash.toString('hex'))
+    const same = timingSafeEqual(hash, known?.hash ?? NO_HASH)
+    if (known === undefined || !same) throw untrusted('unknown_api_key')
+    if (clock.now() >= known.consumer.expiresAt) throw untrusted('expired_api_key')
+    return known.consumer
+  }
+}
+
+function hashOf({ key, hash }: KeySettings, i: number): Buffer {
+  if (key !== undefined && hash !== undefined)
+    throw new ApiKeyError([i, 'hash'], 'stands beside "key"; keep one of them')
+  if (hash !== undefined) return Buffer.from(hash, 'hex')
+  if (key === undefined) throw new ApiKeyError([i], 'needs "key" or "hash"')
+  if (!/^[\x21-\x7e]+$/.test(key))
+    throw new ApiKeyError(
+      [i, 'key'],
+      'is empty, or holds characters that no request can carry: visible ASCII, no spaces'
+    )
+  return hashApiKey(key)
+}
+
+const RFC_3339 = /^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)$/
+
+/** Milliseconds since 1970; Infinity for never. */
+function expiryOf({ expires_at: text }: KeySettings, i: number): number {
+  if (text === undefined) return Number.POSITIVE_INFINITY
+  const time = RFC_3339.test(text) ? Date.parse(text) : Number.NaN
+  if (Number.isNaN(time))
+    throw new ApiKeyError([i, 'expires_at'], `"${text}" is no RFC 3339 time: write 2030-12-31T00:00:00Z`)
+  return time
+}
+
+function consumerOf(settings: KeySettings, expiresAt: number): Consumer {
+  const consumer = {
+    key: `key:${settings.id}`,
+    kind: 'api_key' as const,
+    id: settings.id,
+    name: settings.name ?? '',
+    roles: Object.freeze([...settings.roles]),
+    permissions: Object.freeze([...settings.permissions]),
+    tier: settings.tier,
+    credential: 'api_key' as const,
+    claims: Object.freeze({}),
+    expiresAt
+  }
+  return Object.freeze({ ...consumer, identityFields: identityFields(consumer) })
+}

@@ -1,0 +1,156 @@
+import { createHash } from 'node:crypto'
+import type { IdentitySettings } from '../config/schema.ts'
+import type { Snapshot } from '../config/snapshot.ts'
+import type { Runtime } from '../runtime/runtime.ts'
+import { ApiKeyError, ApiKeys } from './api-key.ts'
+import { IdentityError, namely } from './identity-error.ts'
+import { type Issuer, TokenVerifier } from './jwt.ts'
+import { type KeySource, publicKey, StaticKeys, secretKey } from './keys.ts'
+import { checkStrength, isProduction, type LocalKey, localKey, pemOf } from './local-key.ts'
+import { type FetchReport, PublishedKeys } from './published-keys.ts'
+
+export { IdentityError } from './identity-error.ts'
+export { type LocalKey, localKey } from './local-key.ts'
+
+type IssuerSettings = IdentitySettings['issuers'][number]
+
+/** How long a fetch of keys may take, in milliseconds. */
+const PATIENCE_MS = 5000
+
+/** Everything that tells who somebody is. Lives as long as any generation has this identity configuration. */
+export class Authenticator {
+  readonly tokens: TokenVerifier
+  readonly apiKeys: ApiKeys
+  readonly #runtime: Runtime
+  readonly #leases: string[] = []
+
+  /** @throws {IdentityError} */
+  constructor(identity: IdentitySettings, local: LocalKey | undefined, production: boolean, runtime: Runtime) {
+    this.#runtime = runtime
+    this.apiKeys = apiKeysOf(identity)
+    checkIssuers(identity)
+    const given = identity.issuers.map((settings, i) => givenKeys(settings, production, ['identity', 'issuers', i]))
+    // From here on nothing can go wrong: what is acquired will be released.
+    const issuers = identity.issuers.map((settings, i): Issuer => {
+      const { issuer, audience, clock_skew } = settings
+      return { issuer, keys: given[i] ?? this.#publishedKeys(settings), audience, clockSkewMs: clock_skew }
+    })
+    if (local !== undefined) {
+      const { issuer, audience, clock_skew } = identity.jwt
+      issuers.push({ issuer, keys: new StaticKeys([local.verification]), audience, clockSkewMs: clock_skew })
+    }
+    this.tokens = new TokenVerifier(
+      { issuers, claims: identity.claims, cacheSize: identity.token_cache },
+      runtime.revocations,
+      runtime.clock
+    )
+  }
+
+  /** Keys once fetched outlive the configuration that asked for them: another may come while the issuer is down. */
+  #publishedKeys(settings: IssuerSettings): PublishedKeys {
+    const { leases } = this.#runtime
+    const { issuer, jwks_url: url = '', jwks_interval, jwks_max_age, algorithms } = settings
+    const options = { url, intervalMs: jwks_interval, maxAgeMs: jwks_max_age, algorithms, patienceMs: PATIENCE_MS }
+    const key = `keys:${JSON.stringify([issuer, options])}`
+    this.#leases.push(key)
+    return leases.acquire(
+      key,
+      () => startFetching(issuer, options, this.#runtime),
+      ({ stop }) => stop()
+    ).keys
+  }
+
+  close(): void {
+    for (const key of this.#leases) this.#runtime.leases.release(key)
+  }
+}
+
+function startFetching(
+  issuer: string,
+  options: ConstructorParameters<typeof PublishedKeys>[0],
+  { clock, log, dependencies }: Runtime
+): { keys: PublishedKeys; stop: () => void } {
+  const report: FetchReport = outcome => {
+    if ('error' in outcome)
+      log.warn(
+        { issuer, url: options.url, error: outcome.error },
+        'keys of an issuer cannot be fetched; the last good ones stay'
+      )
+    else if (outcome.changed) log.info({ issuer, keys: outcome.keys }, 'keys of an issuer have been fetched')
+  }
+  const keys = new PublishedKeys(options, clock, report)
+  const dependency = {
+    name: `keys of ${issuer}`,
+    check: async () => {
+      if (keys.error !== undefined) throw new Error(keys.error)
+      return { fetched_at: keys.available ? new Date(keys.fetchedAt).toISOString() : null }
+    }
+  }
+  dependencies.add(dependency)
+  void keys.refresh()
+  return {
+    keys,
+    stop: () => {
+      dependencies.delete(dependency)
+      keys.close()
+    }
+  }
+}
+
+/** The authenticator of a snapshot, shared by all generations with the same identity settings. @throws {IdentityError} */
+export function acquireAuthenticator(
+  snapshot: Snapshot,
+  runtime: Runtime
+): { authenticator: Authenticator; local: LocalKey | undefined; key: string } {
+  const local = localKey(snapshot)
+  const { identity } = snapshot
+  const production = isProduction(snapshot)
+  const configured = JSON.stringify([identity, production, local?.signing, local?.verification.material])
+  const key = `identity:${createHash('sha256').update(configured).digest('hex')}`
+  const authenticator = runtime.leases.acquire(
+    key,
+    () => new Authenticator(identity, local, production, runtime),
+    old => old.close()
+  )
+  return { authenticator, local, key }
+}
+
+/** Of two issuers with one name, one would never be asked. @throws {IdentityError} */
+function checkIssuers({ issuers, jwt }: IdentitySettings): void {
+  for (const [i, { issuer }] of issuers.entries()) {
+    const path = ['identity', 'issuers', i, 'issuer']
+    if (issuer === jwt.issuer)
+      throw new IdentityError(path, `"${issuer}" is identity.jwt.issuer, too; keep one of them`)
+    if (issuers.findIndex(other => other.issuer === issuer) !== i)
+      throw new IdentityError(path, `"${issuer}" is there twice; keep one of them`)
+    const given = (['secret', 'public_key', 'jwks_url'] as const).filter(key => issuers[i]?.[key] !== undefined)
+    if (given.length === 1) continue
+    throw new IdentityError(
+      path.slice(0, -1),
+      given.length === 0
+        ? 'needs "secret", "public_key" or "jwks_url"'
+        : 'has several of "secret", "public_key", "jwks_url"; keep one of them'
+    )
+  }
+}
+
+/** The keys that the configuration holds; undefined for those that the issuer publishes. @throws {IdentityError} */
+function givenKeys(settings: IssuerSettings, production: boolean, path: (string | number)[]): KeySource | undefined {
+  const { secret, public_key, algorithms } = settings
+  if (secret !== undefined) {
+    const key = namely([...path, 'secret'], () => secretKey(secret, algorithms))
+    checkStrength(secret, production, [...path, 'secret'])
+    return new StaticKeys([key])
+  }
+  if (public_key === undefined) return undefined
+  return new StaticKeys([namely([...path, 'public_key'], () => publicKey(pemOf(public_key), undefined, algorithms))])
+}
+
+function apiKeysOf({ api_keys }: IdentitySettings): ApiKeys {
+  try {
+    return new ApiKeys(api_keys)
+  } catch (error) {
+    if (error instanceof ApiKeyError) throw new IdentityError(['identity', 'api_keys', ...error.path], error.message)
+    throw error
+  }
+}

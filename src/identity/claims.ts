@@ -1,0 +1,105 @@
+import type { Consumer } from './consumer.ts'
+import { identityFields } from './identity-fields.ts'
+import type { Claims } from './token-form.ts'
+import { untrusted } from './trouble.ts'
+
+/** Which claims say what; dots lead into objects. */
+export interface ClaimNames {
+  readonly roles: readonly string[]
+  readonly permissions: readonly string[]
+  readonly name: readonly string[]
+  readonly tier: readonly string[]
+}
+
+/** When a token holds, in milliseconds since 1970, the clocks' difference included. */
+export interface Validity {
+  readonly notBefore: number
+  readonly expiresAt: number
+}
+
+/**
+ * Reads `exp`, `nbf` and `iat` (RFC 7519 section 4.1), of which the first has to be there. Fractions are allowed.
+ * @throws {GatewayError} 401 for what is no number
+ */
+export function readTimes({ exp, nbf, iat }: Claims, skewMs: number): Validity {
+  if (exp === undefined) throw untrusted('no_expiry')
+  if (!isTime(exp) || !(nbf === undefined || isTime(nbf)) || !(iat === undefined || isTime(iat)))
+    throw untrusted('wrong_time')
+  return {
+    expiresAt: exp * 1000 + skewMs,
+    notBefore: nbf === undefined ? Number.NEGATIVE_INFINITY : nbf * 1000 - skewMs
+  }
+}
+
+/** `1e999` is valid JSON and infinite here. */
+function isTime(value: unknown): value is number {
+  return typeof value === 'number' && Number.isFinite(value)
+}
+
+/** Whether `aud` names one of `wanted`, exactly; anything goes if none is wanted. @throws {GatewayError} 401 */
+export function checkAudience(aud: unknown, wanted: readonly string[]): void {
+  if (wanted.length === 0) return
+  const named = Array.isArray(aud) ? aud : [aud]
+  if (!named.every(name => typeof name === 'string') || !named.some(name => wanted.includes(name)))
+    throw untrusted('wrong_audience')
+}
+
+/**
+ * Who a token speaks of.
+ * @param issuer `iss` by which its subject is told from others of the same name; undefined for the gateway's own
+ * @throws {GatewayError} 401 for a token that names nobody
+ */
+export function consumerOf(
+  payload: Claims,
+  names: ClaimNames,
+  issuer: string | undefined,
+  expiresAt: number
+): Consumer {
+  const ofUser = payload.sub !== undefined
+  const subject = ofUser ? payload.sub : (payload.client_id ?? payload.azp)
+  if (typeof subject !== 'string' || subject === '') throw untrusted('no_subject')
+  const kind = ofUser ? ('user' as const) : ('client' as const)
+  const consumer = {
+    key: `${kind}:${issuer === undefined ? '' : `${keyPart(issuer)}|`}${keyPart(subject)}`,
+    kind,
+    id: subject,
+    name: readStrings(payload, names.name)[0] ?? '',
+    roles: Object.freeze(readStrings(payload, names.roles)),
+    permissions: Object.freeze(readStrings(payload, names.permissions)),
+    tier: readStrings(payload, names.tier)[0],
+    credential: 'jwt' as const,
+    claims: Object.freeze(payload),
+    expiresAt
+  }
+  return Object.freeze({ ...consumer, identityFields: identityFields(consumer) })
+}
+
+/** Somebody who may choose his name must not be able to choose another's key. */
+function keyPart(text: string): string {
+  return text.replace(/[%|\x00-\x1f\x7f]/g, encodeURIComponent)
+}
+
+/** The strings found under any of `names`; a list of words, as OAuth's scopes are (RFC 6749 section 3.3), counts as several. */
+function readStrings(payload: Claims, names: readonly string[]): string[] {
+  const found = new Set<string>()
+  for (const name of names) {
+    const value = Object.hasOwn(payload, name) ? payload[name] : readPath(payload, name.split('.'))
+    if (typeof value === 'string') for (const word of isScope(name) ? value.split(' ') : [value]) found.add(word)
+    else if (Array.isArray(value)) for (const item of value) if (typeof item === 'string') found.add(item)
+  }
+  found.delete('')
+  return [...found]
+}
+
+function isScope(name: string): boolean {
+  return /(?:^|\.)(?:scope|scp)$/.test(name)
+}
+
+function readPath(value: unknown, path: readonly string[]): unknown {
+  let current = value
+  for (const key of path) {
+    if (typeof current !== 'object' || current === null || !Object.hasOwn(current, key)) return undefined
+    current = (current as Claims)[key]
+  }
+  return current
+}

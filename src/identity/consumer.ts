@@ -1,0 +1,19 @@
+/** Who calls, once known. Made once per credential and shared by all its requests, so it is frozen. */
+export interface Consumer {
+  /** What limits are counted under: `user:alice`, `key:ci-bot`. Two spellings of one credential have one key (H-84). */
+  readonly key: string
+  readonly kind: 'user' | 'api_key' | 'client'
+  readonly id: string
+  readonly name: string
+  readonly roles: readonly string[]
+  readonly permissions: readonly string[]
+  readonly tier: string | undefined
+  /** How we knew. */
+  readonly credential: 'jwt' | 'api_key'
+  /** The token's claims, or an empty object. */
+  readonly claims: Readonly<Record<string, unknown>>
+  /** The fields that introduce the caller to a service (IDN-18), flat. */
+  readonly identityFields: readonly string[]
+  /** When the credential ends, in milliseconds since 1970; Infinity for never. */
+  readonly expiresAt: number
+}

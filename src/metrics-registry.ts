@@ -1,0 +1,31 @@
+import Fastify, { type FastifyInstance } from 'fastify'
+import type {} from 'fastify-metrics'
+import type { Runtime } from './runtime/runtime.ts'
+import type { Family } from './telemetry/metrics.ts'
+
+type Registry = FastifyInstance['metrics']['client']['register']
+
+const registries = new WeakMap<Runtime, Promise<Registry>>()
+
+/**
+ * The process's Prometheus registry, with the process metrics of `fastify-metrics` and the gateway's own. Made when it is
+ * first asked for (the library takes longer to load than the gateway to start), and kept: configurations come and go.
+ */
+export function prometheusRegistry(runtime: Runtime): Promise<Registry> {
+  let registry = registries.get(runtime)
+  if (registry === undefined) {
+    registry = createRegistry(runtime)
+    registries.set(runtime, registry)
+  }
+  return registry
+}
+
+async function createRegistry(runtime: Runtime): Promise<Registry> {
+  const { default: metrics } = await import('fastify-metrics')
+  const app = Fastify()
+  await app.register(metrics.default, { endpoint: null, routeMetrics: { enabled: false }, clearRegisterOnInit: true })
+  await app.ready()
+  const { register } = app.metrics.client
+  for (const family of runtime.metrics.families()) register.registerMetric(family as Family as never)
+  return register
+}

@@ -1,0 +1,593 @@
+import type { ServerResponse } from 'node:http'
+import type { Dispatcher } from 'undici'
+import { type GatewayError, refuse } from '../errors.ts'
+import type { Clock } from '../runtime/clock.ts'
+import type { RequestMetrics } from '../telemetry/metrics.ts'
+import { Deadline, type Deadlines } from '../upstream/deadline.ts'
+import type { Connection } from '../upstream/pool.ts'
+import { backoff } from '../upstream/retry.ts'
+import type { Instance } from '../upstream/service.ts'
+import { COLLECT_BYTES, collect, RequestBody } from './body.ts'
+import type { Exchange } from './exchange.ts'
+import { connectionTokens, mayListFields, OWNS, RESPONSE, responseRule } from './headers.ts'
+import type { Route } from './route.ts'
+import type { Tunnel } from './tunnel.ts'
+
+/** Where forwarding a request came to grief; status, retries and metrics follow from it. */
+export type Stage =
+  /** No connection: nobody there, a name that leads nowhere, a certificate that is not good. */
+  | 'connect'
+  | 'connect_timeout'
+  /** All connections that the service may have were in use for as long as the request could wait. */
+  | 'pool'
+  /** The service did not take the request's body in time. */
+  | 'send'
+  /** No head of an answer in time. */
+  | 'timeout'
+  /** The connection was cut. */
+  | 'reset'
+  /** What came was no HTTP, or too much of it. */
+  | 'protocol'
+
+/** What the forwarder needs of the process. */
+export interface ForwardContext {
+  readonly clock: Clock
+  readonly deadlines: Deadlines
+  readonly random: () => number
+  /** What this gateway calls itself in `Via`: `1.1 sallyport-x7f3`. */
+  readonly pseudonym: string
+  readonly metrics: RequestMetrics
+  /** Open WebSockets of this generation. */
+  readonly tunnels: Set<Tunnel>
+  /** A WebSocket on which nothing moves is closed after this, in milliseconds. */
+  readonly websocketIdleMs: number
+  /** Told of every try that failed, for metrics and, one day, breakers. */
+  failed?(route: Route, stage: Stage): void
+}
+
+/** Sends a request to its route's service and the answer back. Everything that can go wrong ends in an answer or a cut. */
+export function forward(exchange: Exchange, route: Route, context: ForwardContext): void {
+  const forwarding = new Forwarding(exchange, route, context)
+  exchange.onGone = forwarding
+  forwarding.start()
+}
+
+/** One request's way to its service: tries, deadlines, and which failure is worth another try. */
+class Forwarding {
+  readonly exchange: Exchange
+  readonly route: Route
+  readonly context: ForwardContext
+  /** To the head of the answer. */
+  readonly #deadline: Deadline
+  /** To the head of this try's answer. */
+  #tryDeadline: Deadline | undefined
+  #writeDeadline: Deadline | undefined
+  #totalDeadline: Deadline | undefined
+  /** Runs while the client does not take the answer. */
+  #stall: Deadline | undefined
+  #path = ''
+  #body: Buffer | RequestBody | undefined
+  #attempt: Attempt | undefined
+  #instance: Instance | undefined
+  #backoff: NodeJS.Timeout | undefined
+  /** Bytes of the body when somebody last looked whether it moves. */
+  #moved = 0
+  /** A stale connection was replaced; once is bad luck. */
+  #replaced = false
+  /** The head of an answer is on its way to the client; from here on there is one try and no error answer. */
+  answered = false
+  over = false
+
+  constructor(exchange: Exchange, route: Route, context: ForwardContext) {
+    this.exchange = exchange
+    this.route = route
+    this.context = context
+    this.#deadline = new Deadline(this)
+  }
+
+  start(): void {
+    const { exchange, route, context } = this
+    if (exchange.hasPassed(context.pseudonym)) return this.#give(refuse('loop_detected'))
+    route.service.budget.deposit()
+    this.#path = route.rewrite === undefined ? exchange.path : route.rewrite(exchange)
+    exchange.appendCredentials(exchange.upstreamFields, route.forwardCredentials)
+    exchange.appendForwarding(exchange.upstreamFields, context.pseudonym)
+    context.deadlines.set(this.#deadline, route.timeoutMs)
+    if (route.totalMs > 0) {
+      this.#totalDeadline = new Deadline(this)
+      context.deadlines.set(this.#totalDeadline, route.totalMs)
+    }
+
+    if (!exchange.chunked && exchange.contentLength <= 0) return this.#try()
+    if (!exchange.chunked && !exchange.expectContinue && exchange.contentLength <= COLLECT_BYTES) {
+      collect(exchange.request, exchange.contentLength, body => {
+        this.#body = body
+        exchange.bytesIn = body.length
+        if (!this.over) this.#try()
+      })
+      return
+    }
+    if (!exchange.chunked) exchange.upstreamFields.push('content-length', String(exchange.contentLength))
+    // The client is told to go on when there is a service to take what it sends (RFC 9110 section 10.1.1).
+    const onWanted = exchange.expectContinue ? () => exchange.response.writeContinue() : undefined
+    this.#body = new RequestBody(exchange.request, route.maxBodyBytes, onWanted)
+    this.#try()
+  }
+
+  /** @param afresh on a connection that nobody has used before. */
+  #try(afresh = false): void {
+    const { exchange, route, context } = this
+    const instance = route.service.pick(this.#instance)
+    if (instance === undefined)
+      return this.#give(refuse('service_unavailable', { reason: 'no_target', headers: ['retry-after', '1'] }))
+    this.#instance = instance
+    exchange.instance = instance.id
+    exchange.attempts++
+    if (this.#body instanceof RequestBody) {
+      if (route.writeMs > 0) {
+        this.#writeDeadline ??= new Deadline(this)
+        context.deadlines.set(this.#writeDeadline, route.writeMs)
+      }
+    } else this.#expectHead()
+    this.#attempt = new Attempt(this, instance)
+    instance.pool.acquire(this.#attempt, afresh)
+  }
+
+  #expectHead(): void {
+    const { firstByteMs } = this.route
+    if (firstByteMs === 0) return
+    this.#tryDeadline ??= new Deadline(this)
+    this.context.deadlines.set(this.#tryDeadline, firstByteMs)
+  }
+
+  /** The request as undici takes it. */
+  options(instance: Instance): Dispatcher.DispatchOptions {
+    const { exchange } = this
+    return {
+      path: instance.basePath + this.#path + exchange.search,
+      method: exchange.method as Dispatcher.HttpMethod,
+      headers: exchange.upstreamFields,
+      body: this.#body ?? null
+    }
+  }
+
+  /** The request has been sent to its last byte. An upload may take its time; the answer's starts now. */
+  sent(): void {
+    if (!(this.#body instanceof RequestBody) || this.answered) return
+    this.#moved = this.#body.bytes
+    this.#writeDeadline?.cancel()
+    this.context.deadlines.set(this.#deadline, this.route.timeoutMs)
+    this.#expectHead()
+  }
+
+  /** The head of an answer is here: whether it goes to the client, rather than being the reason for another try. */
+  accepts(status: number): boolean {
+    if (!this.route.retry.statuses.has(status) || !this.#mayRepeat() || !this.#mayRetry()) return true
+    this.#again()
+    return false
+  }
+
+  /** The head of the answer is on its way: it is not late any more. */
+  begun(): void {
+    this.answered = true
+    this.#deadline.cancel()
+    this.#tryDeadline?.cancel()
+    this.#writeDeadline?.cancel()
+  }
+
+  /** The client does not take the answer as fast as it comes, and may not keep the service waiting for ever. */
+  stalled(): void {
+    const { idleTimeoutMs } = this.route.service.config.pool
+    if (idleTimeoutMs === 0) return
+    this.#stall ??= new Deadline(this)
+    this.context.deadlines.set(this.#stall, idleTimeoutMs)
+  }
+
+  /** The client has taken what there was. */
+  drained(): void {
+    this.#stall?.cancel()
+  }
+
+  completed(): void {
+    this.exchange.reason = ''
+    this.#end()
+  }
+
+  /** A try failed. Before an answer has begun this is the place to decide; after that the client can only be cut off. */
+  failed(attempt: Attempt, stage: Stage, error: Error): void {
+    if (this.over || attempt !== this.#attempt) return
+    const body = this.#body instanceof RequestBody ? this.#body : undefined
+    if (body?.tooLarge && !this.answered) return this.#give(refuse('payload_too_large'))
+    if (body?.clientGone) return this.#end()
+    // What cannot even be put into words has not been tried.
+    if (isUnspeakable(error)) return this.#give(refuse('bad_request', { reason: describe(error) }))
+    this.#note(stage, describe(error))
+    if (this.answered) return this.#cut()
+
+    const { service, retry } = this.route
+    if (!attempt.sent) {
+      service.unreachable(attempt.instance)
+      // Nothing was sent, so another instance may have it, whatever the method.
+      if (this.#isWhole() && service.hasOther(attempt.instance)) return this.#try()
+      if (retry.on.has('connect') && this.#isWhole() && this.#mayRetry()) return this.#again()
+    } else if (stage === 'reset' && attempt.reused && !this.#replaced && this.#mayRepeat()) {
+      // The service closed an idle connection just as it was used again (RFC 9112 section 9.3.1).
+      this.#replaced = true
+      return this.#try(true)
+    } else if (this.#mayRepeat() && retry.on.has('reset') && this.#mayRetry()) {
+      return this.#again()
+    }
+    this.#give(refusalOf(stage, error))
+  }
+
+  #note(stage: Stage, details: string): void {
+    this.context.failed?.(this.route, stage)
+    this.exchange.reason = details === '' ? stage : `${stage}: ${details}`
+  }
+
+  /** Whether the request can be sent from its beginning. */
+  #isWhole(): boolean {
+    return !(this.#body instanceof RequestBody) || this.#body.untouched
+  }
+
+  /** Whether sending the request twice does no more than sending it once. */
+  #mayRepeat(): boolean {
+    return !(this.#body instanceof RequestBody) && this.route.retry.methods.has(this.exchange.method)
+  }
+
+  #mayRetry(): boolean {
+    return this.exchange.attempts <= this.route.retry.attempts && this.route.service.budget.withdraw()
+  }
+
+  #again(): void {
+    this.#attempt?.cancel()
+    this.#attempt = undefined
+    this.#tryDeadline?.cancel()
+    const pause = backoff(this.route.retry, this.exchange.attempts, this.context.random)
+    this.#backoff = setTimeout(() => this.#try(), pause)
+  }
+
+  expired(deadline: Deadline): void {
+    if (this.over) return
+    if (this.answered) {
+      this.exchange.reason = deadline === this.#stall ? 'the client does not read' : 'total timeout'
+      return this.#cut()
+    }
+    if (deadline === this.#deadline && this.#stillUploads()) return
+    const attempt = this.#attempt
+    const stage = this.#lateStage(attempt)
+    this.#attempt = undefined
+    attempt?.cancel()
+    if (stage === undefined) {
+      this.exchange.reason = 'slow_request'
+      return this.#give(refuse('request_timeout'))
+    }
+    // Between two tries there is a reason already: that of the last one.
+    if (attempt !== undefined) this.#note(stage, '')
+    const perTry = deadline === this.#tryDeadline
+    if (perTry && this.#mayRepeat() && this.route.retry.on.has('timeout') && this.#mayRetry()) return this.#again()
+    this.#give(refuse('gateway_timeout', { reason: this.exchange.reason, proxyStatus: LATE[stage] }))
+  }
+
+  /** An upload may take as long as it moves. If it does, it gets the same time once more. */
+  #stillUploads(): boolean {
+    if (!(this.#body instanceof RequestBody) || this.#body.bytes === this.#moved) return false
+    this.#moved = this.#body.bytes
+    this.context.deadlines.set(this.#deadline, this.route.timeoutMs)
+    return true
+  }
+
+  /** What the time has gone into; undefined when it was the client's. */
+  #lateStage(attempt: Attempt | undefined): Stage | undefined {
+    const { exchange } = this
+    if (attempt === undefined) return exchange.uploading ? undefined : 'timeout'
+    if (!attempt.sent) return attempt.waits ? 'pool' : 'connect_timeout'
+    if (!(this.#body instanceof RequestBody) || !exchange.uploading) return 'timeout'
+    return this.#body.waitsForClient ? undefined : 'send'
+  }
+
+  /** The client has gone, or its answer is complete. */
+  gone(): void {
+    if (!this.over) this.#end()
+  }
+
+  /** The answer is an error of our own, made where all of them are made. */
+  #give(error: GatewayError): void {
+    this.#end()
+    const { exchange } = this
+    // What is left of the body would have to be read and thrown away before the connection could be used again.
+    if (exchange.uploading) exchange.endConnection()
+    exchange.reply?.send(error)
+  }
+
+  /** The answer has begun and cannot be finished: the client must not take it for complete. */
+  #cut(): void {
+    this.#end()
+    this.exchange.cut()
+  }
+
+  #end(): void {
+    this.over = true
+    this.#deadline.cancel()
+    this.#tryDeadline?.cancel()
+    this.#writeDeadline?.cancel()
+    this.#totalDeadline?.cancel()
+    this.#stall?.cancel()
+    clearTimeout(this.#backoff)
+    this.#attempt?.cancel()
+    if (this.#body instanceof RequestBody) {
+      this.exchange.bytesIn = this.#body.bytes
+      this.#body.destroy()
+    }
+  }
+}
+
+/** One try at one instance, from the connection to the last byte of its answer. */
+class Attempt {
+  readonly #forwarding: Forwarding
+  readonly instance: Instance
+  readonly #startedAt: number
+  #connection: Connection | undefined
+  #resume: (() => void) | undefined
+  #over = false
+  /** The connection has carried a request before, so the service may have closed it meanwhile. */
+  reused = false
+  /** The request may have reached the service. */
+  sent = false
+  /** The length that the answer announced; -1 when it did not. */
+  #length = -1
+  /** The whole body, when it came in one piece. */
+  #whole: Buffer | undefined
+  #flushed = false
+  #listensForDrain = false
+
+  constructor(forwarding: Forwarding, instance: Instance) {
+    this.#forwarding = forwarding
+    this.instance = instance
+    this.#startedAt = forwarding.context.clock.monotonic()
+  }
+
+  /** It has no connection yet, since all are in use. */
+  get waits(): boolean {
+    return this.#connection === undefined
+  }
+
+  connected(connection: Connection): void {
+    this.#connection = connection
+    this.reused = connection.uses++ > 0
+    connection.client.dispatch(this.#forwarding.options(this.instance), this as unknown as Dispatcher.DispatchHandler)
+  }
+
+  /** Ends the try without a word to anybody. */
+  cancel(): void {
+    if (this.#over) return
+    this.#over = true
+    if (this.#connection === undefined) this.instance.pool.forget(this)
+    // Not undici's own `abort`, which opens another connection for the request that it has just given up.
+    else this.instance.pool.discard(this.#connection)
+  }
+
+  onConnect(): void {
+    this.sent = true
+  }
+
+  onRequestSent(): void {
+    this.#forwarding.sent()
+  }
+
+  onHeaders(status: number, raw: Buffer[], resume: () => void): boolean {
+    if (status < 200 || this.#over) return true
+    const forwarding = this.#forwarding
+    const { exchange } = forwarding
+    exchange.upstreamMs = forwarding.context.clock.monotonic() - this.#startedAt
+    if (!forwarding.accepts(status)) return true
+    const fields = this.#head(status, raw)
+    // An early answer: the rest of the upload is of no use to anybody (RFC 9112 section 9.5).
+    if (exchange.uploading) exchange.endConnection()
+    exchange.response.writeHead(status, exchange.http2 ? http2Fields(fields) : (fields as never))
+    // Only now: what cannot be written as a head is the service's failure still, and may be answered with a 502.
+    forwarding.begun()
+    this.#resume = resume
+    exchange.reply?.hijack()
+    exchange.answeredFields = fields
+    process.nextTick(flush, this)
+    return true
+  }
+
+  /** The answer's fields: the service's but for hop-by-hop ones, then what the route's policies add. */
+  #head(status: number, raw: Buffer[]): string[] {
+    const { exchange } = this.#forwarding
+    const out: string[] = []
+    let taken = 0
+    let listed: Set<string> | undefined
+    for (let i = 0; i < raw.length; i += 2) {
+      const name = latin1(raw[i])
+      const value = latin1(raw[i + 1])
+      const rule = responseRule(name)
+      switch (rule) {
+        case RESPONSE.FORWARD:
+        case RESPONSE.CONTENT_TYPE:
+          out.push(name, value)
+          break
+        case RESPONSE.DROP:
+          break
+        case RESPONSE.CONTENT_LENGTH:
+          if (status === 204) break
+          this.#length = Number(value)
+          out.push(name, value)
+          break
+        case RESPONSE.CONNECTION:
+          if (mayListFields(value)) listed = new Set([...(listed ?? []), ...connectionTokens(value)])
+          break
+        case RESPONSE.TRAILER:
+          if (exchange.acceptsTrailers) out.push(name, value)
+          break
+        case RESPONSE.CORS:
+          if ((exchange.owns & OWNS.CORS) === 0) out.push(name, value)
+          break
+        case RESPONSE.RATE_LIMIT:
+          if ((exchange.owns & OWNS.RATE_LIMIT) === 0) out.push(name, value)
+          break
+        default:
+          taken |= 1 << (rule - RESPONSE.SECURITY)
+          out.push(name, value)
+      }
+    }
+    if (listed !== undefined) dropListed(out, listed)
+    for (const block of exchange.blocks) block.appendTo(out, taken)
+    for (let i = 0; i < exchange.fields.length; i++) out.push(exchange.fields[i] as string)
+    return out
+  }
+
+  onData(chunk: Buffer): boolean {
+    if (this.#over) return true
+    const { exchange } = this.#forwarding
+    exchange.bytesOut += chunk.length
+    if (chunk.length === this.#length && !this.#flushed) {
+      this.#whole = chunk
+      return true
+    }
+    this.#flushed = true
+    if (exchange.response.write(chunk)) return true
+    this.#forwarding.stalled()
+    if (!this.#listensForDrain) {
+      this.#listensForDrain = true
+      exchange.response.on('drain', () => this.#drained())
+    }
+    return false
+  }
+
+  #drained(): void {
+    if (this.#over) return
+    this.#forwarding.drained()
+    this.#resume?.()
+  }
+
+  onComplete(trailers: Buffer[]): void {
+    if (this.#over) return
+    const connection = this.#connection as Connection
+    if (connection.broken) return this.onError(new Error('the connection was reset within the answer'))
+    this.#over = true
+    this.instance.pool.release(connection)
+    const { exchange } = this.#forwarding
+    if (trailers.length > 0 && exchange.acceptsTrailers) addTrailers(exchange.response, trailers)
+    if (this.#whole === undefined) exchange.response.end()
+    else exchange.response.end(this.#whole)
+    this.#flushed = true
+    this.#forwarding.completed()
+  }
+
+  onError(error: Error): void {
+    if (this.#over) return
+    this.#over = true
+    if (this.#connection !== undefined) this.instance.pool.discard(this.#connection)
+    this.#forwarding.failed(this, stageOf(error, this), error)
+  }
+
+  /** Sends the head if no body came along with it: the first byte may be a long time coming. */
+  flush(): void {
+    if (this.#flushed || this.#over) return
+    this.#flushed = true
+    this.#forwarding.exchange.response.flushHeaders()
+  }
+}
+
+/** Field bytes as HTTP has them; shorter than `toString('latin1')`, which looks the encoding up each time. */
+function latin1(bytes: Buffer | undefined): string {
+  return (bytes as Buffer & { latin1Slice(): string }).latin1Slice()
+}
+
+function flush(attempt: Attempt): void {
+  attempt.flush()
+}
+
+/** HTTP/2 takes an object, which holds a field that comes several times as a list. */
+function http2Fields(fields: readonly string[]): Record<string, string | string[]> {
+  const object: Record<string, string | string[]> = {}
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = (fields[i] as string).toLowerCase()
+    const value = fields[i + 1] as string
+    const present = object[name]
+    if (present === undefined) object[name] = value
+    else if (Array.isArray(present)) present.push(value)
+    else object[name] = [present, value]
+  }
+  return object
+}
+
+function dropListed(fields: string[], listed: ReadonlySet<string>): void {
+  for (let i = fields.length - 2; i >= 0; i -= 2) {
+    if (listed.has((fields[i] as string).toLowerCase())) fields.splice(i, 2)
+  }
+}
+
+/** Trailers may not change how a message is framed, routed or authenticated (RFC 9110 section 6.5.1). */
+const TRAILER_FORBIDDEN = new Set([
+  'content-length',
+  'transfer-encoding',
+  'host',
+  'authorization',
+  'set-cookie',
+  'content-type',
+  'trailer'
+])
+
+function addTrailers(response: ServerResponse, raw: Buffer[]): void {
+  const fields: [string, string][] = []
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = latin1(raw[i])
+    if (!TRAILER_FORBIDDEN.has(name.toLowerCase())) fields.push([name, latin1(raw[i + 1])])
+  }
+  response.addTrailers(fields)
+}
+
+function stageOf(error: Error & { code?: string }, attempt: Attempt): Stage {
+  const code = error.code ?? ''
+  if (!attempt.sent) return code === 'UND_ERR_CONNECT_TIMEOUT' || code === 'ETIMEDOUT' ? 'connect_timeout' : 'connect'
+  if (error.name === 'HTTPParserError' || /^UND_ERR_HEADERS_OVERFLOW$|^ERR_HTTP|^ERR_INVALID_CHAR$/.test(code))
+    return 'protocol'
+  return 'reset'
+}
+
+/** Whether the client of our own refuses to send it: a field or path that HTTP has no words for. */
+function isUnspeakable(error: Error & { code?: string }): boolean {
+  return error.code === 'UND_ERR_INVALID_ARG' || error.code === 'UND_ERR_NOT_SUPPORTED'
+}
+
+/** What `Proxy-Status` says of the stage that took too long. */
+const LATE: Partial<Record<Stage, string>> = {
+  connect_timeout: 'connection_timeout',
+  pool: 'connection_limit_reached',
+  send: 'connection_write_timeout',
+  timeout: 'http_response_timeout'
+}
+
+/** The answer for a try that failed at `stage` with `error`: 502, or 504 if it was a matter of time. */
+export function refusalOf(stage: Stage, error: Error & { code?: string }): GatewayError {
+  const reason = `${stage}: ${describe(error)}`
+  switch (stage) {
+    case 'connect':
+      return refuse('bad_gateway', { reason, proxyStatus: connectStatus(error.code ?? '') })
+    case 'connect_timeout':
+      return refuse('gateway_timeout', { reason, proxyStatus: 'connection_timeout' })
+    case 'timeout':
+      return refuse('gateway_timeout', { reason })
+    case 'reset':
+      return refuse('bad_gateway', { reason, proxyStatus: 'connection_terminated' })
+    default:
+      return refuse('bad_gateway', { reason })
+  }
+}
+
+function connectStatus(code: string): string {
+  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'dns_error'
+  if (/CERT|SELF_SIGNED|UNABLE_TO/.test(code)) return 'tls_certificate_error'
+  if (/^ERR_TLS|^ERR_SSL|^EPROTO$/.test(code)) return 'tls_protocol_error'
+  if (/UNREACH/.test(code)) return 'destination_ip_unroutable'
+  return code === 'ECONNREFUSED' ? 'connection_refused' : 'connection_terminated'
+}
+
+/** For the log alone: the error's code says most, its message may hold an address. */
+function describe(error: Error & { code?: string }): string {
+  return error.code === undefined ? error.message : `${error.code} ${error.message}`
+}

@@ -1,0 +1,35 @@
+import type { RouteMatch } from '../routing/table.ts'
+import type { RetryPolicy } from '../upstream/retry.ts'
+import type { Service } from '../upstream/service.ts'
+import type { Exchange } from './exchange.ts'
+
+/** A route as the request meets it: everything that its configuration said is decided. */
+export interface Route extends RouteMatch {
+  /** How the configuration names its path; the label of its metrics. */
+  readonly label: string
+  /** The URL under which Fastify knows it; no request target can spell it. */
+  readonly slot: string
+  readonly service: Service
+  /** `,"route":"…","service":"…"`: its part of the access log's line. */
+  readonly logFields: string
+  /** The path to send, from the one that came; undefined leaves it as it is. */
+  readonly rewrite: ((exchange: Exchange) => string) | undefined
+  /** `%2F` in the path is passed on rather than refused. */
+  readonly encodedSlash: boolean
+  readonly websocket: boolean
+  /** It has a CORS policy, so preflights that ask about it are its own. */
+  readonly answersPreflights: boolean
+  /** From the request to the head of its answer, all tries included, in milliseconds. */
+  readonly timeoutMs: number
+  /** The same for each try; 0 for no limit of its own. */
+  readonly firstByteMs: number
+  /** To send the request's body, in milliseconds; 0 for no limit. */
+  readonly writeMs: number
+  /** From the request to the end of its answer, in milliseconds; 0 for no limit. */
+  readonly totalMs: number
+  readonly retry: RetryPolicy
+  /** Bytes; 0 for no limit. */
+  readonly maxBodyBytes: number
+  /** Whether a credential that the gateway has verified goes on to the service. */
+  readonly forwardCredentials: boolean
+}

@@ -1,0 +1,67 @@
+import { randomBytes } from 'node:crypto'
+import type { Logger } from 'pino'
+import { Revocations } from '../identity/revocation.ts'
+import { MemoryStore } from '../store/memory.ts'
+import type { Store } from '../store/store.ts'
+import type { Log, LogSink } from '../telemetry/log.ts'
+import { RequestMetrics } from '../telemetry/metrics.ts'
+import { createRequestIds } from '../telemetry/request-id.ts'
+import { Deadlines } from '../upstream/deadline.ts'
+import { type Clock, systemClock } from './clock.ts'
+import { Leases } from './leases.ts'
+
+/** Something outside that the gateway relies on, as `/health/dependencies` shows it. */
+export interface Dependency {
+  readonly name: string
+  /** Throws when it is out of reach; may say more than that it is there. */
+  check(): Promise<Record<string, unknown> | undefined>
+}
+
+/**
+ * What outlives every configuration: time, chance, counters, connections. Passed to whoever needs it; there is one per
+ * process, and as many as it likes per test.
+ */
+export class Runtime {
+  readonly clock: Clock
+  readonly random: () => number
+  readonly log: Logger
+  /** Where finished lines go; the access log writes past the logger. */
+  readonly sink: LogSink
+  /** Whether a person reads the log. */
+  readonly pretty: boolean
+  readonly store: Store
+  readonly leases = new Leases()
+  readonly deadlines: Deadlines
+  readonly metrics: RequestMetrics
+  readonly revocations: Revocations
+  readonly requestId: () => string
+  readonly dependencies = new Set<Dependency>()
+  /** This process, among all gateways. */
+  readonly node: string
+  /** What it calls itself in `Via` (RFC 9110 section 7.6.3). */
+  readonly pseudonym: string
+  readonly startedAt: number
+
+  constructor(options: { log: Log; clock?: Clock; random?: () => number; store?: Store }) {
+    this.clock = options.clock ?? systemClock
+    this.random = options.random ?? Math.random
+    this.log = options.log.logger
+    this.sink = options.log.sink
+    this.pretty = options.log.pretty
+    this.store = options.store ?? new MemoryStore(this.clock)
+    this.deadlines = new Deadlines(this.clock)
+    this.metrics = new RequestMetrics(this.store)
+    this.revocations = new Revocations(this.store, this.clock)
+    this.requestId = createRequestIds(this.clock)
+    this.node = randomBytes(4).toString('hex')
+    this.pseudonym = `1.1 sallyport-${this.node}`
+    this.startedAt = this.clock.now()
+    const { store } = this
+    if (store.kind !== 'memory') this.dependencies.add({ name: store.kind, check: () => store.check() })
+  }
+
+  async close(): Promise<void> {
+    this.deadlines.stop()
+    await this.store.close()
+  }
+}

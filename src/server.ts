@@ -1,0 +1,413 @@
+import { readFileSync } from 'node:fs'
+import http, { type IncomingMessage, type ServerOptions, ServerResponse } from 'node:http'
+import http2, { type Http2SecureServer, type ServerHttp2Session } from 'node:http2'
+import https from 'node:https'
+import net, { type AddressInfo, type Socket } from 'node:net'
+import type { SecureContextOptions, TLSSocket } from 'node:tls'
+import type { Generation } from './app.ts'
+import { expiryOf } from './config/certificate.ts'
+import type { ServerSettings } from './config/schema.ts'
+import { type GatewayError, refuse } from './errors.ts'
+import { network } from './limits/plan.ts'
+import { answerTo, type ClientError, refusalOf } from './malformed.ts'
+import { attach, Exchange, exchangeOf, type Upgrade } from './proxy/exchange.ts'
+import { lingerAtEnd } from './proxy/linger.ts'
+import { addressSet, Peer, plainAddress, type TrustedProxies } from './proxy/peer.ts'
+import { type Door, Turns } from './proxy/turns.ts'
+import type { Runtime } from './runtime/runtime.ts'
+
+/** How often connections are looked at for one that is too slow, in milliseconds. */
+const CHECK_MS = 1000
+/** How long what was asked to go may take before it is cut, in milliseconds. */
+const LAST_WORDS_MS = 1500
+/** Requests that one HTTP/2 connection may have under way. */
+const HTTP2_STREAMS = 128
+
+/** `:method`, `:path` and the like come on top of the fields of an HTTP/2 request. */
+const PSEUDO_FIELDS = 4
+
+/** The label of requests that belong to no endpoint. */
+const UNKNOWN = '__unknown__'
+
+type AnyServer = http.Server | https.Server | Http2SecureServer
+
+/**
+ * The socket, and the door behind it: limits, TLS, the request target made canonical, then on to the current generation.
+ * Lives as long as the process, while generations come and go behind it.
+ */
+export class GatewayServer {
+  readonly #settings: ServerSettings
+  readonly #runtime: Runtime
+  readonly #proxies: TrustedProxies
+  readonly #servers: AnyServer[] = []
+  readonly #sessions = new Set<ServerHttp2Session>()
+  readonly #perAddress = new Map<string, number>()
+  readonly #door: Door = {
+    begin: exchange => this.#begin(exchange),
+    turnAway: (socket, refusal) => this.#turnAway(socket, refusal)
+  }
+  #current: Generation | undefined
+  readonly #retiring = new Set<Generation>()
+  #draining = false
+
+  constructor(settings: ServerSettings, runtime: Runtime) {
+    this.#settings = settings
+    this.#runtime = runtime
+    this.#proxies = addressSet(settings.trusted_proxies)
+  }
+
+  get current(): Generation {
+    return this.#current as Generation
+  }
+
+  /** Whether new requests are taken in. */
+  get accepting(): boolean {
+    return this.#servers.length > 0 && !this.#draining
+  }
+
+  /** Requests and WebSockets under way, on all generations. */
+  get inFlight(): number {
+    return [...this.#retiring].reduce((sum, generation) => sum + generation.inFlight, this.#current?.inFlight ?? 0)
+  }
+
+  /** Opens a port. @param atAdminDoor for the administration's own listener. @throws when it cannot be opened */
+  async listen(host: string, port: number, atAdminDoor = false): Promise<AddressInfo> {
+    const server = this.#createServer(atAdminDoor)
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      server.listen({ host, port }, () => {
+        server.off('error', reject)
+        resolve()
+      })
+    })
+    this.#servers.push(server)
+    return server.address() as AddressInfo
+  }
+
+  /** Puts a generation in charge. The one before it keeps its requests until they end, or the drain time does. */
+  swap(next: Generation): void {
+    const old = this.#current
+    this.#current = next
+    const { metrics, clock } = this.#runtime
+    metrics.generation = { version: next.snapshot.version, since: clock.now() }
+    if (old !== undefined) void this.#retire(old, this.#settings.timeouts.drain)
+  }
+
+  async #retire(generation: Generation, drainMs: number): Promise<void> {
+    this.#retiring.add(generation)
+    if (!(await within(drainMs, generation.idle))) {
+      generation.closeTunnels('the gateway’s configuration has changed')
+      if (!(await within(LAST_WORDS_MS, generation.idle))) generation.abort('drain time over')
+      await within(LAST_WORDS_MS, generation.idle)
+    }
+    await generation.close()
+    this.#retiring.delete(generation)
+  }
+
+  /** From now on readiness fails, and connections are closed after the answer under way. */
+  drain(): void {
+    this.#draining = true
+  }
+
+  /**
+   * Stops listening, lets what is under way end, and closes everything. Connections that are kept open learn with their
+   * answer, or with a GOAWAY, that this was the last one.
+   * @param graceMs for requests under way
+   */
+  async close(graceMs: number): Promise<void> {
+    this.drain()
+    const generations = [...this.#retiring, ...(this.#current === undefined ? [] : [this.#current])]
+    const closed = this.#servers.map(stopListening)
+    for (const session of this.#sessions) session.close()
+    for (const generation of generations) generation.drain('the gateway is shutting down')
+    const idle = async (): Promise<void> => {
+      while (this.inFlight > 0) await Promise.all(generations.map(generation => generation.idle))
+    }
+    if (!(await within(graceMs, idle()))) for (const generation of generations) generation.abort('shutdown')
+    for (const server of this.#servers) (server as http.Server).closeIdleConnections()
+    if (!(await within(LAST_WORDS_MS, Promise.all(closed)))) this.#cutConnections()
+    if (this.#current !== undefined) await this.#current.close()
+  }
+
+  #cutConnections(): void {
+    for (const session of this.#sessions) session.destroy()
+    for (const server of this.#servers) if ('closeAllConnections' in server) server.closeAllConnections()
+  }
+
+  #createServer(atAdminDoor: boolean): AnyServer {
+    const { tls, limits, timeouts, http2: offersHttp2 } = this.#settings
+    const options: ServerOptions = {
+      maxHeaderSize: limits.header_bytes,
+      // Node will have it that a head takes no longer than the whole request.
+      headersTimeout: timeouts.request === 0 ? timeouts.headers : Math.min(timeouts.headers, timeouts.request),
+      requestTimeout: timeouts.request,
+      keepAliveTimeout: timeouts.idle,
+      connectionsCheckingInterval: CHECK_MS,
+      insecureHTTPParser: false,
+      // Answered at the door instead, where it is logged.
+      requireHostHeader: false,
+      // Anything else than a WebSocket goes on as plain HTTP/1.1 (H-22).
+      shouldUpgradeCallback: isWebSocket
+    }
+    let server: AnyServer
+    if (tls === undefined || atAdminDoor) server = http.createServer(options)
+    else {
+      const secure = {
+        ...options,
+        ...this.#readCertificate(tls),
+        handshakeTimeout: timeouts.headers,
+        requestCert: tls.client_ca !== undefined,
+        rejectUnauthorized: true
+      }
+      server = offersHttp2 ? this.#createHttp2Server(secure) : https.createServer(secure)
+    }
+    // Fields beyond Node's own limit would be dropped without a word; they are counted at the door.
+    if ('maxHeadersCount' in server) server.maxHeadersCount = 0
+    server.maxConnections = limits.connections
+    server.on('drop', () => this.#runtime.metrics.connectionsRefused.inc({ reason: 'limit' }))
+    if (limits.connections_per_ip > 0) server.on('connection', (socket: Socket) => this.#admit(socket))
+    server.on('request', (request, response) =>
+      this.#receive(request as IncomingMessage, response as ServerResponse, { atAdminDoor })
+    )
+    server.on('checkContinue', (request, response) =>
+      this.#receive(request as IncomingMessage, response as ServerResponse, {
+        atAdminDoor,
+        expectContinue: true,
+        refusal: /^100-continue$/i.test(request.headers.expect as string)
+          ? undefined
+          : refuse('expectation_failed', { reason: 'expectation' })
+      })
+    )
+    server.on('checkExpectation', (request, response) =>
+      this.#receive(request as IncomingMessage, response as ServerResponse, {
+        atAdminDoor,
+        refusal: refuse('expectation_failed', { reason: 'expectation' })
+      })
+    )
+    server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) =>
+      this.#upgrade(request, socket, { atAdminDoor, upgrade: { socket, head } })
+    )
+    // A tunnel to wherever the client likes. Over HTTP/2 it is a request like others, and has a response.
+    server.on('connect', (request: IncomingMessage, carrier: Socket | ServerResponse) => {
+      const refusal = methodNotOffered()
+      if ('writeHead' in carrier) this.#receive(request, carrier, { atAdminDoor, refusal })
+      else
+        this.#upgrade(request, carrier, { atAdminDoor, refusal, upgrade: { socket: carrier, head: Buffer.alloc(0) } })
+    })
+    server.on('clientError', (error: ClientError, socket: Socket) => this.#malformed(error, socket))
+    return server
+  }
+
+  /** HTTP/2 for those who offer it by ALPN, HTTP/1.1 for the others. */
+  #createHttp2Server(options: https.ServerOptions): Http2SecureServer {
+    const { limits, timeouts } = this.#settings
+    const server = http2.createSecureServer({
+      ...options,
+      allowHTTP1: true,
+      maxHeaderListPairs: limits.headers + PSEUDO_FIELDS,
+      settings: {
+        enablePush: false,
+        maxConcurrentStreams: HTTP2_STREAMS,
+        maxHeaderListSize: limits.header_bytes
+      },
+      // What a service sends twice goes on as it came, as it does on HTTP/1.1.
+      strictSingleValueFields: false
+    })
+    // Node overwrites the option of this name.
+    ;(server as { shouldUpgradeCallback?: typeof isWebSocket }).shouldUpgradeCallback = isWebSocket
+    server.on('session', session => {
+      this.#sessions.add(session)
+      session.on('close', () => this.#sessions.delete(session))
+      // Streams that are open may go on, however long they are silent; further ones find a new connection.
+      session.setTimeout(timeouts.idle, () => session.close())
+      if (this.#draining) session.close()
+    })
+    return server
+  }
+
+  /** Reads the certificate again; connections opened from now on get the new one. @throws when it is not good */
+  reloadCertificate(): void {
+    const { tls } = this.#settings
+    if (tls === undefined) return
+    const context = this.#readCertificate(tls)
+    for (const server of this.#servers) if ('setSecureContext' in server) server.setSecureContext(context)
+  }
+
+  #readCertificate({ cert, key, client_ca: ca }: NonNullable<ServerSettings['tls']>): SecureContextOptions {
+    const context: SecureContextOptions = { cert: readFileSync(cert), key: readFileSync(key) }
+    if (ca !== undefined) context.ca = readFileSync(ca)
+    this.#runtime.metrics.certificateExpiry = expiryOf(cert)
+    return context
+  }
+
+  #admit(socket: Socket): void {
+    const address = network(plainAddress(socket.remoteAddress ?? ''))
+    const open = (this.#perAddress.get(address) ?? 0) + 1
+    if (open > this.#settings.limits.connections_per_ip) {
+      this.#runtime.metrics.connectionsRefused.inc({ reason: 'limit_per_ip' })
+      socket.destroy()
+      return
+    }
+    this.#perAddress.set(address, open)
+    socket.once('close', () => {
+      const left = (this.#perAddress.get(address) ?? 1) - 1
+      if (left === 0) this.#perAddress.delete(address)
+      else this.#perAddress.set(address, left)
+    })
+  }
+
+  #receive(request: IncomingMessage, response: ServerResponse, arrival: Arrival): void {
+    const { clock, requestId } = this.#runtime
+    const peer = this.#peerOf(request)
+    const exchange = new Exchange(request, response, peer, requestId(), clock.monotonic())
+    attach(exchange)
+    exchange.atAdminDoor = arrival.atAdminDoor
+    exchange.expectContinue = arrival.expectContinue === true
+    exchange.refusal = arrival.refusal
+    exchange.upgrade = arrival.upgrade
+    if (peer.turns === undefined) this.#begin(exchange)
+    else peer.turns.take(exchange)
+  }
+
+  /** It is the request's turn: it is looked at, and goes to the current generation. */
+  #begin(exchange: Exchange): void {
+    const { response, upgrade } = exchange
+    if (upgrade !== undefined) response.assignSocket(upgrade.socket)
+    response.on('close', onClose)
+    if (this.#draining) response.shouldKeepAlive = false
+    try {
+      this.#check(exchange)
+    } catch (error) {
+      exchange.refusal ??= error as GatewayError
+    }
+    if (exchange.refusal !== undefined) exchange.endConnection()
+    this.current.enter(exchange)
+  }
+
+  /** @throws {GatewayError} for what a client may not send */
+  #check(exchange: Exchange): void {
+    const { limits } = this.#settings
+    const { request, upgrade } = exchange
+    if (request.httpVersionMajor !== 1 && !exchange.http2) throw refuse('bad_request', { reason: 'http_version' })
+    if ((request.url ?? '').length > limits.url_bytes) throw refuse('uri_too_long', { reason: 'uri_too_long' })
+    if (request.rawHeaders.length > limits.headers * 2) throw refuse('headers_too_large', { reason: 'too_many_fields' })
+    exchange.readFields(this.#proxies)
+    if (request.httpVersion === '1.0' && exchange.chunked)
+      throw refuse('bad_request', { reason: 'chunked_in_http_1_0' })
+    if (exchange.method === 'TRACE') throw methodNotOffered()
+    exchange.readTarget()
+    if (exchange.host === '' && request.httpVersion !== '1.0') throw refuse('bad_request', { reason: 'no_host' })
+    // Node loses what comes in one piece with such a request, so the connection cannot go on.
+    if (exchange.offersUpgrade && upgrade === undefined) exchange.endConnection()
+    if (upgrade !== undefined && (exchange.contentLength > 0 || exchange.chunked))
+      throw refuse('bad_request', { reason: 'upgrade_with_body' })
+    if (upgrade !== undefined && request.headers['sec-websocket-version'] !== '13')
+      throw refuse('bad_request', { reason: 'websocket_version', headers: ['sec-websocket-version', '13'] })
+  }
+
+  /** Every policy runs before an upgrade: the request takes the same walk, with a response bound to the raw socket. */
+  #upgrade(request: IncomingMessage, socket: Socket, arrival: Arrival): void {
+    socket.on('error', () => socket.destroy())
+    const response = new ServerResponse(request)
+    response.shouldKeepAlive = false
+    // What Node does for responses of its own.
+    response.on('finish', () => {
+      response.detachSocket(socket)
+      lingerAtEnd(socket)
+      socket.destroySoon()
+      response.emit('close')
+    })
+    this.#receive(request, response, arrival)
+  }
+
+  /** What is no HTTP, or too much of it: one short answer, one line, and the connection is over. */
+  #malformed(error: ClientError, socket: Socket): void {
+    const refusal = refusalOf(error)
+    const { turns } = this.#peerOf({ socket })
+    // Nobody is there, or somebody who never meant to send a request.
+    const silent = refusal === undefined || socket.bytesRead === 0
+    // A client that goes away in the middle has changed its mind; that is no attack.
+    const gone = error.code === 'HPE_INVALID_EOF_STATE' && turns?.busy
+    if (silent || gone || !socket.writable) socket.destroy()
+    else turns?.spoil(refusal)
+  }
+
+  #turnAway(socket: Socket, refusal: GatewayError): void {
+    const { clock, log, metrics, requestId } = this.#runtime
+    const id = requestId()
+    const { statusCode, reason } = refusal
+    const client = plainAddress(socket.remoteAddress ?? '')
+    metrics.endpoint(UNKNOWN, '').observe(statusCode, 0)
+    log.info({ request_id: id, client, reason, status_code: statusCode }, 'request refused')
+    lingerAtEnd(socket)
+    socket.write(answerTo(refusal, this.current.snapshot, { requestId: id, now: clock.now() }))
+    socket.destroySoon()
+  }
+
+  /** What is known of the connection; of the session, for HTTP/2. */
+  #peerOf(request: { readonly socket: Socket; readonly stream?: { readonly session?: ServerHttp2Session } }): Peer {
+    const session = request.stream?.session
+    const carrier = (session ?? request.socket) as { [kPeer]?: Peer }
+    let peer = carrier[kPeer]
+    if (peer === undefined) {
+      peer = new Peer((session?.socket ?? request.socket) as Socket | TLSSocket, this.#proxies)
+      if (session === undefined) peer.turns = new Turns(request.socket, this.#door)
+      carrier[kPeer] = peer
+    }
+    return peer
+  }
+}
+
+/** How a request came in, besides what it says itself. */
+interface Arrival {
+  readonly atAdminDoor: boolean
+  readonly expectContinue?: boolean
+  readonly refusal?: GatewayError | undefined
+  readonly upgrade?: Upgrade
+}
+
+function methodNotOffered(): GatewayError {
+  return refuse('method_not_allowed', {
+    reason: 'method_not_offered',
+    headers: ['allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS']
+  })
+}
+
+/** One listener for all responses: the end of every walk, whoever wrote the answer and however it ended. */
+function onClose(this: ServerResponse): void {
+  const exchange = exchangeOf(this)
+  // A stream of HTTP/2 that its client has closed counts as finished, but not as ended.
+  exchange.aborted ||= !exchange.tunnelled && !(this.writableFinished && this.writableEnded)
+  exchange.onGone?.gone()
+  exchange.generation?.leave(exchange)
+  exchange.peer.turns?.ended()
+}
+
+const kPeer = Symbol('peer')
+
+function isWebSocket({ method, headers }: IncomingMessage): boolean {
+  return method === 'GET' && headers.upgrade?.toLowerCase() === 'websocket'
+}
+
+/**
+ * Takes no further connections; resolves when the last one has ended. Those that wait for a request stay, unlike with
+ * `http.Server.close`: a request may be on its way on them, and its answer is the place to say that it was the last.
+ */
+function stopListening(server: AnyServer): Promise<void> {
+  return new Promise(resolve => {
+    net.Server.prototype.close.call(server, () => {
+      // What is left to close are the server's own timers.
+      server.close()
+      resolve()
+    })
+  })
+}
+
+/** Whether `promise` is settled within `ms` milliseconds. */
+async function within(ms: number, promise: Promise<unknown>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<boolean>(resolve => {
+    timer = setTimeout(() => resolve(false), ms)
+  })
+  return Promise.race([promise.then(() => true), late]).finally(() => clearTimeout(timer))
+}

@@ -1,0 +1,331 @@
+/**
+ * What is counted per request. The registry of `fastify-metrics` renders these when somebody asks; while requests are
+ * served, a series is an object at hand, never a look-up by labels.
+ */
+
+type Labels = Record<string, string>
+
+interface Sample {
+  readonly value: number
+  readonly labels: Labels
+  readonly metricName?: string
+}
+
+/** A metric as a Prometheus registry takes it. */
+export interface Family {
+  readonly name: string
+  readonly help: string
+  readonly type: 'counter' | 'gauge' | 'histogram'
+  readonly aggregator: 'sum'
+  get(): Promise<{ name: string; help: string; type: string; values: Sample[] }>
+  reset(): void
+}
+
+function family(name: string, help: string, type: Family['type'], collect: () => Sample[]): Family {
+  return {
+    name,
+    help,
+    type,
+    aggregator: 'sum',
+    get: async () => ({ name, help, type, values: collect() }),
+    reset: () => {}
+  }
+}
+
+/** Upper bounds of the buckets, in seconds. */
+export const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30] as const
+
+/** Counts, sum and buckets of durations. */
+export class Histogram {
+  count = 0
+  /** Seconds. */
+  sum = 0
+  readonly buckets = new Float64Array(BUCKETS.length)
+
+  observe(seconds: number): void {
+    this.count++
+    this.sum += seconds
+    for (let i = 0; i < BUCKETS.length; i++) {
+      if (seconds <= (BUCKETS[i] as number)) {
+        this.buckets[i] = (this.buckets[i] as number) + 1
+        return
+      }
+    }
+  }
+
+  add(other: Histogram): void {
+    this.count += other.count
+    this.sum += other.sum
+    for (let i = 0; i < BUCKETS.length; i++)
+      this.buckets[i] = (this.buckets[i] as number) + (other.buckets[i] as number)
+  }
+
+  samples(name: string, labels: Labels): Sample[] {
+    const samples: Sample[] = []
+    let cumulative = 0
+    for (let i = 0; i < BUCKETS.length; i++) {
+      cumulative += this.buckets[i] as number
+      samples.push({ metricName: `${name}_bucket`, labels: { ...labels, le: String(BUCKETS[i]) }, value: cumulative })
+    }
+    samples.push({ metricName: `${name}_bucket`, labels: { ...labels, le: '+Inf' }, value: this.count })
+    samples.push(
+      { metricName: `${name}_sum`, labels, value: this.sum },
+      { metricName: `${name}_count`, labels, value: this.count }
+    )
+    return samples
+  }
+}
+
+/** Requests of one method to one endpoint. */
+export class EndpointSeries {
+  readonly endpoint: string
+  readonly method: string
+  active = 0
+  readonly #byStatus: (Histogram | undefined)[] = []
+
+  constructor(endpoint: string, method: string) {
+    this.endpoint = endpoint
+    this.method = method
+  }
+
+  observe(status: number, seconds: number): void {
+    const index = status - 100
+    let histogram = this.#byStatus[index]
+    if (histogram === undefined) {
+      histogram = new Histogram()
+      this.#byStatus[index] = histogram
+    }
+    histogram.observe(seconds)
+  }
+
+  statuses(): [status: string, histogram: Histogram][] {
+    return this.#byStatus.flatMap((histogram, i) =>
+      histogram === undefined ? [] : [[String(i + 100), histogram] as [string, Histogram]]
+    )
+  }
+}
+
+/** Methods with a label of their own; the others share one, so that nobody can make up series (H-126). */
+const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
+
+/** A counter with labels, for what does not happen at every request. */
+export class LabelledCounter {
+  readonly #values = new Map<string, { labels: Labels; value: number }>()
+
+  inc(labels: Labels, by = 1): void {
+    const key = JSON.stringify(labels)
+    const entry = this.#values.get(key)
+    if (entry === undefined) this.#values.set(key, { labels, value: by })
+    else entry.value += by
+  }
+
+  samples(): Sample[] {
+    return [...this.#values.values()]
+  }
+}
+
+/** Requests to one service. */
+export class ServiceSeries {
+  readonly service: string
+  readonly duration = new Histogram()
+  readonly statuses = new Map<number, number>()
+  readonly errors = new Map<string, number>()
+
+  constructor(service: string) {
+    this.service = service
+  }
+
+  answered(status: number, seconds: number): void {
+    this.duration.observe(seconds)
+    this.statuses.set(status, (this.statuses.get(status) ?? 0) + 1)
+  }
+
+  failed(stage: string): void {
+    this.errors.set(stage, (this.errors.get(stage) ?? 0) + 1)
+  }
+}
+
+/** What the store that is shared between gateways counts of itself. */
+interface StoreState {
+  readonly errors: LabelledCounter
+  readonly clockSkewMs: number
+}
+
+/** Every request metric of the process; generations share it. */
+export class RequestMetrics {
+  readonly #endpoints = new Map<string, EndpointSeries>()
+  readonly #services = new Map<string, ServiceSeries>()
+  readonly authenticationFailures = new LabelledCounter()
+  readonly rateLimitHits = new LabelledCounter()
+  readonly storeErrors: LabelledCounter
+  readonly reloads = new LabelledCounter()
+  readonly connectionsRefused = new LabelledCounter()
+  websockets = 0
+  generation = { version: '', since: 0 }
+  /** When the certificate of the gateway's own listener ends, in milliseconds since 1970; undefined without TLS. */
+  certificateExpiry: number | undefined
+  readonly #store: StoreState
+
+  constructor(store: StoreState = { errors: new LabelledCounter(), clockSkewMs: 0 }) {
+    this.#store = store
+    this.storeErrors = store.errors
+  }
+
+  /** The series of an endpoint and method; the same object every time. @param endpoint the route's pattern, never a path. */
+  endpoint(endpoint: string, method: string): EndpointSeries {
+    const label = METHODS.has(method) ? method : 'other'
+    const key = `${label} ${endpoint}`
+    let series = this.#endpoints.get(key)
+    if (series === undefined) {
+      series = new EndpointSeries(endpoint, label)
+      this.#endpoints.set(key, series)
+    }
+    return series
+  }
+
+  service(name: string): ServiceSeries {
+    let series = this.#services.get(name)
+    if (series === undefined) {
+      series = new ServiceSeries(name)
+      this.#services.set(name, series)
+    }
+    return series
+  }
+
+  /** All of it, for a registry. */
+  families(): Family[] {
+    const endpoints = () => [...this.#endpoints.values()]
+    const services = () => [...this.#services.values()]
+    const each =
+      <T>(list: () => T[], samples: (item: T) => Sample[]) =>
+      () =>
+        list().flatMap(samples)
+    const byStatus = (
+      name: string,
+      make: (series: EndpointSeries, status: string, histogram: Histogram) => Sample[],
+      type: Family['type'],
+      help: string
+    ) =>
+      family(
+        name,
+        help,
+        type,
+        each(endpoints, series => series.statuses().flatMap(([status, histogram]) => make(series, status, histogram)))
+      )
+    return [
+      byStatus(
+        'http_request_duration_seconds',
+        ({ method, endpoint }, status, histogram) =>
+          histogram.samples('http_request_duration_seconds', { method, endpoint, status }),
+        'histogram',
+        'Duration of requests in seconds'
+      ),
+      byStatus(
+        'http_request_count',
+        ({ method, endpoint }, status, { count }) => [{ labels: { method, endpoint, status }, value: count }],
+        'counter',
+        'Requests by endpoint and status'
+      ),
+      byStatus(
+        'api_requests_total',
+        ({ method, endpoint }, status, { count }) => [
+          { labels: { method, endpoint, status_code: status }, value: count }
+        ],
+        'counter',
+        'Total count of API requests'
+      ),
+      family('api_request_latency_seconds', 'API request latency in seconds', 'histogram', each(endpoints, latency)),
+      family(
+        'api_active_requests',
+        'Number of active API requests',
+        'gauge',
+        each(endpoints, ({ method, endpoint, active }) => [{ labels: { method, endpoint }, value: active }])
+      ),
+      family(
+        'service_request_duration_seconds',
+        'Time until a service answered, in seconds',
+        'histogram',
+        each(services, ({ service, duration }) => duration.samples('service_request_duration_seconds', { service }))
+      ),
+      family(
+        'service_request_count',
+        'Answers of services by status',
+        'counter',
+        each(services, ({ service, statuses }) =>
+          [...statuses].map(([status, value]) => ({ labels: { service, status: String(status) }, value }))
+        )
+      ),
+      family(
+        'service_error_count',
+        'Tries at services that failed, by stage',
+        'counter',
+        each(services, ({ service, errors }) =>
+          [...errors].map(([stage, value]) => ({ labels: { service, stage }, value }))
+        )
+      ),
+      family('authentication_failures', 'Refused credentials by reason', 'counter', () =>
+        this.authenticationFailures.samples()
+      ),
+      family('rate_limit_hits', 'Requests refused by a limit', 'counter', () => this.rateLimitHits.samples()),
+      family('gateway_rate_limit_violations_total', 'Requests refused by a limit', 'counter', () =>
+        this.rateLimitHits.samples()
+      ),
+      family('gateway_store_errors_total', 'Decisions made without the store', 'counter', () =>
+        this.storeErrors.samples()
+      ),
+      family(
+        'gateway_store_clock_skew_seconds',
+        'How far this machine’s clock is ahead of the shared store’s',
+        'gauge',
+        () => [{ labels: {}, value: this.#store.clockSkewMs / 1000 }]
+      ),
+      family('gateway_config_reloads_total', 'Configuration changes by result', 'counter', () =>
+        this.reloads.samples()
+      ),
+      family(
+        'gateway_connections_refused_total',
+        'Connections closed at once, by the limit that they met',
+        'counter',
+        () => this.connectionsRefused.samples()
+      ),
+      family('gateway_config_info', 'The configuration in use', 'gauge', () => [
+        { labels: { version: this.generation.version }, value: 1 }
+      ]),
+      family('gateway_config_applied_timestamp_seconds', 'When the configuration in use was applied', 'gauge', () => [
+        { labels: {}, value: this.generation.since / 1000 }
+      ]),
+      family(
+        'gateway_tls_certificate_expiry_seconds',
+        'When the certificate of the listener ends, in seconds since 1970',
+        'gauge',
+        () => (this.certificateExpiry === undefined ? [] : [{ labels: {}, value: this.certificateExpiry / 1000 }])
+      ),
+      family('gateway_websocket_connections', 'Open WebSockets', 'gauge', () => [
+        { labels: {}, value: this.websockets }
+      ])
+    ]
+  }
+
+  /** Totals for `/api/v1/metrics/requests`. */
+  summary(): { count: number; duration_seconds: number; active: number; status_codes: Record<string, number> } {
+    const status_codes: Record<string, number> = {}
+    let count = 0
+    let duration = 0
+    let active = 0
+    for (const series of this.#endpoints.values()) {
+      active += series.active
+      for (const [status, histogram] of series.statuses()) {
+        count += histogram.count
+        duration += histogram.sum
+        status_codes[status] = (status_codes[status] ?? 0) + histogram.count
+      }
+    }
+    return { count, duration_seconds: duration, active, status_codes }
+  }
+}
+
+function latency(series: EndpointSeries): Sample[] {
+  const total = new Histogram()
+  for (const [, histogram] of series.statuses()) total.add(histogram)
+  return total.samples('api_request_latency_seconds', { method: series.method, endpoint: series.endpoint })
+}

@@ -1,0 +1,2 @@
+export { definePolicy } from './policy.ts'
+export { Type } from './schema.ts'

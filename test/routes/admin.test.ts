@@ -1,0 +1,112 @@
+import t from 'tap'
+import { FakeClock } from '../support/clock.ts'
+import { startGateway } from '../support/gateway.ts'
+import { token } from '../support/tokens.ts'
+import { startUpstream } from '../support/upstream.ts'
+
+const boss = token({ sub: 'root', roles: ['admin'] })
+const json = { 'content-type': 'application/json' }
+
+t.test('C-39 H-122 administration is for administrators', async t => {
+  const { call } = await startGateway(t, {})
+  const operations: [string, string][] = [
+    ['GET', '/gateway/status'],
+    ['POST', '/gateway/reload'],
+    ['GET', '/admin/routes'],
+    ['PATCH', '/admin/routes'],
+    ['GET', '/admin/rate-limits/user:alice'],
+    ['DELETE', '/admin/rate-limits/user:alice'],
+    ['POST', '/admin/revocations']
+  ]
+  for (const [method, path] of operations) {
+    t.equal((await call(path, { method })).status, 401, path)
+    t.equal((await call(path, { method, token: token({ roles: ['user'] }) })).status, 403, path)
+  }
+})
+
+t.test('RTE-05 ADM-08 a route is switched off and on again without a restart', async t => {
+  const upstream = await startUpstream(t)
+  const { call } = await startGateway(t, {
+    services: { s: { url: upstream.url } },
+    routes: [{ id: 'the-one', path: '/x', service: 's', authentication: 'none' }]
+  })
+  const toggle = (id: string, enabled: boolean) =>
+    call('/admin/routes', { method: 'PATCH', token: boss, headers: json, body: JSON.stringify({ id, enabled }) })
+  t.equal((await call('/x')).status, 200)
+  t.equal((await toggle('the-one', false)).status, 200)
+  t.equal((await call('/x')).status, 404)
+  t.match((await call('/admin/routes', { token: boss })).json, { routes: [{ id: 'the-one', enabled: false }] })
+  await toggle('the-one', true)
+  t.equal((await call('/x')).status, 200)
+  t.equal((await toggle('another', true)).status, 404)
+})
+
+t.test('RLM-14 RLM-15 an administrator sees what a caller has used, and forgets it', async t => {
+  const upstream = await startUpstream(t)
+  const { call } = await startGateway(t, {
+    rate_limits: { roles: { user: 2 } },
+    services: { s: { url: upstream.url } },
+    routes: [{ path: '/x', service: 's' }]
+  })
+  const alice = token({ roles: ['user'] })
+  for (const status of [200, 200, 429]) t.equal((await call('/x', { token: alice })).status, status)
+  const { json: usage } = await call('/admin/rate-limits/user:alice', { token: boss })
+  t.match(usage, { consumer: 'user:alice', limits: [{ limit: 2, window_seconds: 60, used: 2, remaining: 0 }] })
+  t.equal((await call('/admin/rate-limits/user:alice', { method: 'DELETE', token: boss })).status, 204)
+  t.equal((await call('/x', { token: alice })).status, 200)
+})
+
+t.test('IDN-15 ERR-02 a token that is taken back is refused at once, by its id or by itself', async t => {
+  const upstream = await startUpstream(t)
+  const { call } = await startGateway(t, {
+    services: { s: { url: upstream.url } },
+    routes: [{ path: '/x', service: 's' }]
+  })
+  const revoke = (body: object) =>
+    call('/admin/revocations', { method: 'POST', token: boss, headers: json, body: JSON.stringify(body) })
+  const withId = token({ jti: 'one' })
+  const without = token({ sub: 'bob' })
+  for (const good of [withId, without]) t.equal((await call('/x', { token: good })).status, 200)
+  t.equal((await revoke({ jti: 'one' })).status, 204)
+  t.equal((await revoke({ token: without })).status, 204)
+  for (const bad of [withId, without])
+    t.match((await call('/x', { token: bad })).json, { error: { code: 'authentication_failed', status: 401 } })
+  t.equal((await call('/x', { token: token({ sub: 'carol' }) })).status, 200)
+})
+
+t.test('ERR-01 a body that does not validate is refused with the fields to blame', async t => {
+  const { call } = await startGateway(t, {})
+  const post = (body: string) => call('/admin/revocations', { method: 'POST', token: boss, headers: json, body })
+  t.match((await post('{"jtj":"x"}')).json, {
+    error: { code: 'validation_error', status: 422, details: /jtj unknown key, did you mean "jti"\?/ }
+  })
+  t.equal((await post('{}')).status, 422)
+  t.equal((await post('{')).status, 400)
+})
+
+t.test('H-122 with a listener of its own, administration is there and nowhere else, and no route is', async t => {
+  const upstream = await startUpstream(t)
+  const { freePort } = await import('../support/upstream.ts')
+  const port = await freePort()
+  const { call } = await startGateway(t, {
+    admin: { listen: `127.0.0.1:${port}` },
+    services: { s: { url: upstream.url } },
+    routes: [{ path: '/**', service: 's', authentication: 'none' }]
+  })
+  const { call: callAt } = await import('../support/gateway.ts')
+  for (const path of ['/metrics', '/gateway/status', '/admin/routes']) {
+    t.equal((await call(path, { token: boss })).status, 404, path)
+    t.equal((await callAt(port, path, { token: boss })).status, 200, path)
+  }
+  t.equal((await callAt(port, '/anything')).status, 404)
+  t.equal((await call('/anything')).status, 200)
+  for (const at of [call, (path: string) => callAt(port, path)]) t.equal((await at('/health')).text, '{"status":"ok"}')
+  t.equal(upstream.seen.length, 1)
+})
+
+t.test('RLM-09 the guard of the gateway’s own operations counts before credentials are looked at', async t => {
+  const { call } = await startGateway(t, {}, { clock: new FakeClock() })
+  const statuses = new Set<number>()
+  for (let i = 0; i < 130; i++) statuses.add((await call('/gateway/status')).status)
+  t.strictSame([...statuses].sort(), [401, 429])
+})

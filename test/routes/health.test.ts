@@ -1,0 +1,82 @@
+import t from 'tap'
+import { startGateway } from '../support/gateway.ts'
+import { startUpstream } from '../support/upstream.ts'
+
+t.test(
+  'MON-01 C-10 /health is exactly {"status":"ok"}, and so are the probes while the gateway takes requests',
+  async t => {
+    const { call } = await startGateway(t, {})
+    const health = await call('/health')
+    t.equal(health.status, 200)
+    t.equal(health.text, '{"status":"ok"}')
+    for (const path of ['/health/liveness', '/health/readiness', '/health/ready']) {
+      const answer = await call(path)
+      t.equal(answer.status, 200)
+      t.strictSame(answer.json, { status: 'ok' })
+    }
+  }
+)
+
+t.test('MON-03 MON-04 MON-05 H-119 while it shuts down the process lives, but takes no more requests', async t => {
+  const upstream = await startUpstream(t, (_request, response) => setTimeout(() => response.end('late'), 300))
+  const { call, gateway } = await startGateway(t, {
+    services: { s: { url: upstream.url } },
+    routes: [{ path: '/slow', service: 's', authentication: 'none' }]
+  })
+  t.equal(gateway.ready(), true)
+  const slow = call('/slow')
+  while (gateway.server.inFlight === 0) await new Promise(resolve => setImmediate(resolve))
+  const closed = gateway.close(5000)
+  t.equal(gateway.ready(), false)
+  t.equal((await slow).text, 'late')
+  await closed
+})
+
+t.test('MON-06 dependencies say what is down, and which configuration is in use; never an address', async t => {
+  const { call, gateway } = await startGateway(t, {
+    identity: { issuers: [{ issuer: 'https://idp.example.com', jwks_url: 'http://127.0.0.1:1/keys' }] }
+  })
+  await new Promise(resolve => setImmediate(resolve))
+  const { json, text } = await call('/health/dependencies')
+  t.match(json, {
+    status: 'degraded',
+    store: 'memory',
+    dependencies: { 'keys of https://idp.example.com': { status: 'down' } },
+    configuration: { status: 'ok', version: gateway.snapshot.version, error: null }
+  })
+  t.notOk(text.includes('127.0.0.1'))
+})
+
+t.test('MON-06 CFG-06 a refused configuration shows among the dependencies until a good one is there', async t => {
+  const { call, configure, gateway } = await startGateway(t, {})
+  configure('routes: 5')
+  await t.rejects(gateway.reload())
+  t.match((await call('/health/dependencies')).json, {
+    status: 'degraded',
+    configuration: { status: 'refused', error: '1 problem' }
+  })
+  configure('{}')
+  await gateway.reload()
+  t.match((await call('/health/dependencies')).json, { status: 'ok', configuration: { status: 'ok', error: null } })
+})
+
+t.test('C-10 the services behind the gateway are listed', async t => {
+  const upstream = await startUpstream(t)
+  const { call } = await startGateway(t, {
+    services: { s: { url: upstream.url } },
+    routes: [{ path: '/s', service: 's' }]
+  })
+  t.strictSame((await call('/health/services')).json, { services: [{ name: 's', instances: 1 }] })
+})
+
+t.test('C-11 C-15 own paths can be moved and switched off', async t => {
+  const upstream = await startUpstream(t)
+  const { call } = await startGateway(t, {
+    paths: { health: '/_/health', metrics: false },
+    services: { s: { url: upstream.url } },
+    routes: [{ path: '/health', service: 's', authentication: 'none' }]
+  })
+  t.equal((await call('/_/health')).text, '{"status":"ok"}')
+  t.equal((await call('/health')).json.from, 'a')
+  t.equal((await call('/metrics')).status, 404)
+})

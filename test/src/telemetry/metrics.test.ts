@@ -1,0 +1,40 @@
+import t from 'tap'
+import { BUCKETS, Histogram, LabelledCounter, RequestMetrics } from '../../../src/telemetry/metrics.ts'
+
+t.test('a histogram counts into the first bucket that is large enough, and shows buckets added up', async t => {
+  const histogram = new Histogram()
+  for (const seconds of [0.0005, 0.001, 0.002, 1, 100]) histogram.observe(seconds)
+  const samples = histogram.samples('x', { a: 'b' })
+  const bucket = (le: string) => samples.find(({ labels }) => labels.le === le)?.value
+  t.equal(bucket('0.001'), 2)
+  t.equal(bucket('0.0025'), 3)
+  t.equal(bucket('1'), 4)
+  t.equal(bucket(String(BUCKETS.at(-1))), 4)
+  t.equal(bucket('+Inf'), 5)
+  t.equal(samples.find(({ metricName }) => metricName === 'x_count')?.value, 5)
+  t.equal(samples.find(({ metricName }) => metricName === 'x_sum')?.value, 0.0005 + 0.001 + 0.002 + 1 + 100)
+})
+
+t.test('H-126 methods that nobody knows share one label', async t => {
+  const metrics = new RequestMetrics()
+  t.equal(metrics.endpoint('/a', 'BREW'), metrics.endpoint('/a', 'PROPFIND'))
+  t.not(metrics.endpoint('/a', 'GET'), metrics.endpoint('/a', 'POST'))
+  t.equal(metrics.endpoint('/a', 'GET'), metrics.endpoint('/a', 'GET'))
+})
+
+t.test('counters add up by labels', async t => {
+  const counter = new LabelledCounter()
+  counter.inc({ reason: 'expired' })
+  counter.inc({ reason: 'expired' }, 2)
+  counter.inc({ reason: 'revoked' })
+  t.strictSame(counter.samples(), [
+    { labels: { reason: 'expired' }, value: 3 },
+    { labels: { reason: 'revoked' }, value: 1 }
+  ])
+})
+
+t.test('every family has a name of its own, help and a type', async t => {
+  const families = new RequestMetrics().families()
+  t.equal(new Set(families.map(({ name }) => name)).size, families.length)
+  for (const family of families) t.match(family, { help: /\w/, type: /^(counter|gauge|histogram)$/ })
+})

@@ -1,0 +1,69 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import net, { type AddressInfo } from 'node:net'
+
+/** Where a redis-server is; from Debian if there is none and this is root; undefined when there is no way. */
+export function findRedisServer(): string | undefined {
+  const named = process.env.REDIS_SERVER ?? which('redis-server')
+  if (named !== undefined || process.getuid?.() !== 0 || which('apt-get') === undefined) return named
+  process.stdout.write('installing redis-server from Debian …\n')
+  const options = {
+    stdio: 'ignore' as const,
+    timeout: 180_000,
+    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+  }
+  if (spawnSync('apt-get', ['install', '-y', '--no-install-recommends', 'redis-server'], options).status !== 0) {
+    spawnSync('apt-get', ['update'], options)
+    spawnSync('apt-get', ['install', '-y', '--no-install-recommends', 'redis-server'], options)
+  }
+  return which('redis-server')
+}
+
+function which(program: string): string | undefined {
+  const { status, stdout } = spawnSync('which', [program], { encoding: 'utf8' })
+  return status === 0 ? stdout.trim() : undefined
+}
+
+export interface RedisServer {
+  readonly process: ChildProcess
+  readonly port: number
+  readonly url: string
+}
+
+/** Starts a server that keeps nothing, on a free port or the given one, and waits until it answers. */
+export async function startRedisServer(
+  program: string,
+  at?: number,
+  settings: readonly string[] = []
+): Promise<RedisServer> {
+  const port = at ?? (await freePort())
+  const child = spawn(
+    program,
+    ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', ...settings],
+    { stdio: 'ignore' }
+  )
+  for (let i = 0; i < 200; i++) {
+    if (await answers(port)) return { process: child, port, url: `redis://127.0.0.1:${port}` }
+    await new Promise(resolve => setTimeout(resolve, 25))
+  }
+  child.kill('SIGKILL')
+  throw new Error(`${program} does not answer at port ${port}`)
+}
+
+function answers(port: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const socket = net.connect(port, '127.0.0.1', () => socket.write('PING\r\n'))
+    socket.on('data', () => {
+      socket.destroy()
+      resolve(true)
+    })
+    socket.on('error', () => resolve(false))
+  })
+}
+
+async function freePort(): Promise<number> {
+  const server = net.createServer()
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  await new Promise(resolve => server.close(resolve))
+  return port
+}
