@@ -46,11 +46,14 @@ export async function guardOwnEndpoints(
   { snapshot, runtime }: Pick<OwnRoutesOptions, 'snapshot' | 'runtime'>
 ): Promise<void> {
   await app.register(rateLimit, {
+    global: false,
     max: PER_MINUTE,
     timeWindow: WINDOW_MS,
     store: createStore(runtime, snapshot.rateLimits),
     keyGenerator: request => network(request.exchange.client)
   })
+  // A hook of this scope comes before those of its routes, and with them before authentication.
+  app.addHook('onRequest', app.rateLimit())
 }
 
 /** What the store answers. @throws {GatewayError} 503 while it is out of reach */
