@@ -1,4 +1,3 @@
-import { createServer } from 'node:http'
 import Fastify, { type FastifyInstance, type FastifyPluginCallback, type RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Concern } from '../plugins/index.ts'
@@ -15,6 +14,7 @@ import type { Route } from './proxy/route.ts'
 import { CLOSE, type Tunnel } from './proxy/tunnel.ts'
 import { parsePattern } from './routing/pattern.ts'
 import { type RouteMatch, RouteTable } from './routing/table.ts'
+import { http } from './runtime/node.ts'
 import type { Runtime } from './runtime/runtime.ts'
 import { lazyCompilers } from './schema-compilers.ts'
 
@@ -290,7 +290,7 @@ function createApp(snapshot: Snapshot): FastifyInstance {
   const app = Fastify({
     logger: false,
     // A server that never listens: whatever plugins hang on it belongs to this generation, and closing closes nothing else.
-    serverFactory: () => createServer(),
+    serverFactory: () => http.createServer(),
     routerOptions: { maxParamLength: 8192, compile: false } as object,
     exposeHeadRoutes: true,
     schemaController: { compilersFactory: lazyCompilers as never },

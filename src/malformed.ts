@@ -1,7 +1,7 @@
-import { STATUS_CODES } from 'node:http'
 import type { Snapshot } from './config/snapshot.ts'
 import { type ErrorContext, type ErrorFormat, formatError } from './error-formats.ts'
 import { type GatewayError, refuse } from './errors.ts'
+import { http } from './runtime/node.ts'
 
 /** What Node says when it can make nothing of a connection. */
 export interface ClientError extends Error {
@@ -32,7 +32,7 @@ export function answerTo(error: GatewayError, snapshot: Snapshot, context: Error
   const { type, body } = formatError(error, format, context)
   const proxyStatus = error.proxyStatus === undefined ? 'sallyport' : `sallyport; error=${error.proxyStatus}`
   return [
-    `HTTP/1.1 ${error.statusCode} ${STATUS_CODES[error.statusCode]}`,
+    `HTTP/1.1 ${error.statusCode} ${http.STATUS_CODES[error.statusCode]}`,
     `content-type: ${type}`,
     `content-length: ${Buffer.byteLength(body)}`,
     `date: ${new Date(context.now).toUTCString()}`,

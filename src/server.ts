@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
-import http, { type IncomingMessage, type ServerOptions, ServerResponse } from 'node:http'
-import http2, { type Http2SecureServer, type ServerHttp2Session } from 'node:http2'
-import https from 'node:https'
+import type { IncomingMessage, Server, ServerOptions, ServerResponse } from 'node:http'
+import type { Http2SecureServer, ServerHttp2Session } from 'node:http2'
+import type { Server as SecureServer, ServerOptions as SecureServerOptions } from 'node:https'
 import net, { type AddressInfo, type Socket } from 'node:net'
 import type { SecureContextOptions, TLSSocket } from 'node:tls'
 import type { Generation } from './app.ts'
@@ -14,6 +14,7 @@ import { attach, Exchange, exchangeOf, type Upgrade } from './proxy/exchange.ts'
 import { lingerAtEnd } from './proxy/linger.ts'
 import { addressSet, Peer, plainAddress, type TrustedProxies } from './proxy/peer.ts'
 import { type Door, Turns } from './proxy/turns.ts'
+import { http, http2, https } from './runtime/node.ts'
 import type { Runtime } from './runtime/runtime.ts'
 
 /** How often connections are looked at for one that is too slow, in milliseconds. */
@@ -29,7 +30,7 @@ const PSEUDO_FIELDS = 4
 /** The label of requests that belong to no endpoint. */
 const UNKNOWN = '__unknown__'
 
-type AnyServer = http.Server | https.Server | Http2SecureServer
+type AnyServer = Server | SecureServer | Http2SecureServer
 
 /**
  * The socket, and the door behind it: limits, TLS, the request target made canonical, then on to the current generation.
@@ -124,7 +125,7 @@ export class GatewayServer {
       while (this.inFlight > 0) await Promise.all(generations.map(generation => generation.idle))
     }
     if (!(await within(graceMs, idle()))) for (const generation of generations) generation.abort('shutdown')
-    for (const server of this.#servers) (server as http.Server).closeIdleConnections()
+    for (const server of this.#servers) (server as Server).closeIdleConnections()
     if (!(await within(LAST_WORDS_MS, Promise.all(closed)))) this.#cutConnections()
     if (this.#current !== undefined) await this.#current.close()
   }
@@ -159,7 +160,7 @@ export class GatewayServer {
         requestCert: tls.client_ca !== undefined,
         rejectUnauthorized: true
       }
-      server = offersHttp2 ? this.#createHttp2Server(secure) : https.createServer(secure)
+      server = offersHttp2 ? this.#createHttp2Server(secure) : https().createServer(secure)
     }
     // Fields beyond Node's own limit would be dropped without a word; they are counted at the door.
     if ('maxHeadersCount' in server) server.maxHeadersCount = 0
@@ -199,9 +200,9 @@ export class GatewayServer {
   }
 
   /** HTTP/2 for those who offer it by ALPN, HTTP/1.1 for the others. */
-  #createHttp2Server(options: https.ServerOptions): Http2SecureServer {
+  #createHttp2Server(options: SecureServerOptions): Http2SecureServer {
     const { limits, timeouts } = this.#settings
-    const server = http2.createSecureServer({
+    const server = http2().createSecureServer({
       ...options,
       allowHTTP1: true,
       maxHeaderListPairs: limits.headers + PSEUDO_FIELDS,
@@ -308,7 +309,7 @@ export class GatewayServer {
   /** Every policy runs before an upgrade: the request takes the same walk, with a response bound to the raw socket. */
   #upgrade(request: IncomingMessage, socket: Socket, arrival: Arrival): void {
     socket.on('error', () => socket.destroy())
-    const response = new ServerResponse(request)
+    const response = new http.ServerResponse(request)
     response.shouldKeepAlive = false
     // What Node does for responses of its own.
     response.on('finish', () => {

@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { METHODS } from 'node:http'
 import { resolve } from 'node:path'
 import type { ConnectionOptions } from 'node:tls'
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import { compileCondition, compileRegex, RegexError } from '../routing/conditions.ts'
 import { covers, type Pattern, PatternError, parsePattern } from '../routing/pattern.ts'
 import { matchKey, type RouteMatch } from '../routing/table.ts'
+import { http } from '../runtime/node.ts'
 import type { TObject } from '../schema.ts'
 import { IDEMPOTENT, type RetryPolicy } from '../upstream/retry.ts'
 import type { InstanceConfig, ServiceConfig } from '../upstream/service.ts'
@@ -510,8 +510,8 @@ class Normaliser {
     if (names.length === 0) return undefined
     const methods = names.map(name => name.toUpperCase())
     for (const [i, method] of methods.entries()) {
-      if (!METHODS.includes(method))
-        this.#problems.add(this.#item(path, i), `"${names[i]}" is no method${suggestion(method, METHODS)}`)
+      if (!http.METHODS.includes(method))
+        this.#problems.add(this.#item(path, i), `"${names[i]}" is no method${suggestion(method, http.METHODS)}`)
       else if (method === 'CONNECT' || method === 'TRACE')
         this.#problems.add(this.#item(path, i), `${method} is never passed on`)
     }

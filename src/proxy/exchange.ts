@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { constants, type ServerHttp2Stream } from 'node:http2'
+import type { ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
 import { type GatewayError, refuse } from '../errors.ts'
 import type { Consumer } from '../identity/consumer.ts'
@@ -436,7 +436,7 @@ export class Exchange implements RequestView {
   cut(): void {
     this.aborted = true
     // An HTTP/2 stream that is merely destroyed looks complete to the other side.
-    if (this.http2) streamOf(this.response).close(constants.NGHTTP2_INTERNAL_ERROR)
+    if (this.http2) streamOf(this.response).close(HTTP2_INTERNAL_ERROR)
     else this.response.destroy()
   }
 
@@ -448,6 +448,9 @@ export class Exchange implements RequestView {
 
 /** `http://orders.example.com:8080`, at the start of what only proxies are sent. */
 const ABSOLUTE_FORM = /^https?:\/\/([^/?#]+)/i
+
+/** `INTERNAL_ERROR` (RFC 9113 section 7). */
+const HTTP2_INTERNAL_ERROR = 2
 
 function isChunked(coding: string): boolean {
   return coding === 'chunked' || coding.toLowerCase() === 'chunked'

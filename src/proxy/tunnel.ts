@@ -1,7 +1,7 @@
-import http, { type IncomingMessage } from 'node:http'
-import https from 'node:https'
+import type { ClientRequest, IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { refuse } from '../errors.ts'
+import { http, https } from '../runtime/node.ts'
 import type { Instance } from '../upstream/service.ts'
 import type { Exchange, Upgrade } from './exchange.ts'
 import type { ForwardContext } from './forward.ts'
@@ -37,7 +37,7 @@ class Handshake {
   readonly #route: Route
   readonly #context: ForwardContext
   #instance: Instance | undefined
-  #request: http.ClientRequest | undefined
+  #request: ClientRequest | undefined
   #timer: NodeJS.Timeout | undefined
   #startedAt = 0
   #over = false
@@ -69,7 +69,7 @@ class Handshake {
     this.#startedAt = this.#context.clock.monotonic()
     const path = this.#route.rewrite === undefined ? exchange.path : this.#route.rewrite(exchange)
     const secure = instance.url.protocol === 'https:'
-    const request = (secure ? https : http).request({
+    const request = (secure ? https() : http).request({
       ...this.#route.service.config.tls,
       host: instance.url.hostname.replace(/^\[|\]$/g, ''),
       port: instance.url.port || (secure ? 443 : 80),
