@@ -145,7 +145,7 @@ function placeIn(order: readonly Concern[], { before, after }: Use): number | st
 }
 
 /** @param someMissing while a plugin cannot be had, nobody knows what its options should be. */
-function dialectOf(builtInOrder: readonly Concern[], others: readonly Policy[], someMissing = false): Dialect {
+export function dialectOf(builtInOrder: readonly Concern[], others: readonly Policy[], someMissing = false): Dialect {
   const concerns: Record<string, TSchema> = {}
   for (const concern of builtInOrder)
     if ('policy' in concern && !INTERNAL.has(concern.name)) concerns[concern.name] = concern.policy.schema

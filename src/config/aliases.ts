@@ -19,6 +19,18 @@ const BREAKER: Record<string, string> = { threshold: 'failure_threshold', timeou
 const RETRY: Record<string, string> = { retries: 'attempts', max_retries: 'attempts', on: 'retry_on' }
 const TIMEOUTS: Record<string, string> = { read: 'first_byte' }
 
+/** All of them, by the key under which the block stands, or its list. */
+export const ALIASES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  routes: ROUTE,
+  services: SERVICE,
+  defaults: EVERYWHERE,
+  circuit_breaker: BREAKER,
+  retry: RETRY,
+  timeouts: TIMEOUTS
+}
+/** Words that may be written in upper case, too: by block, the key. */
+export const ANY_CASE: Readonly<Record<string, string>> = { services: 'load_balancer_type', health_check: 'type' }
+
 /** Rewrites one file's document to the canonical keys. */
 export function canonicalKeys(document: Mapping): Mapping {
   const shaped = recogniseShape(document)
@@ -32,11 +44,12 @@ export function canonicalKeys(document: Mapping): Mapping {
 
 function canonicalService(service: Mapping): void {
   canonicalBlock(service, SERVICE)
-  lowerCase(service, 'load_balancer_type')
-  if (isMapping(service.health_check)) lowerCase(service.health_check, 'type')
+  lowerCase(service, 'services')
+  if (isMapping(service.health_check)) lowerCase(service.health_check, 'health_check')
 }
 
-function lowerCase(mapping: Mapping, key: string): void {
+function lowerCase(mapping: Mapping, block: string): void {
+  const key = ANY_CASE[block] as string
   const value = mapping[key]
   if (typeof value === 'string') mapping[key] = value.toLowerCase()
 }

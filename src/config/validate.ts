@@ -5,7 +5,8 @@ import { withoutCredentials } from './mask.ts'
 import { nearest, type Problems, suggestion } from './problem.ts'
 
 /** The part of JSON Schema that options are described in. */
-interface Schema {
+export interface Schema {
+  readonly description?: string
   readonly type?: string
   readonly const?: unknown
   readonly enum?: readonly unknown[]

@@ -107,6 +107,7 @@ class Reading {
 
   async #readFile(full: string, text: string): Promise<void> {
     const data = await parseConfigText(text, display(full), this.#env, this.#findings)
+    delete data.$schema // For editors, in JSON.
     this.#open.push(full)
     for (const [include, position] of includesOf(data, display(full), this.#findings.problems))
       await this.read(resolve(dirname(full), include), position)

@@ -1,0 +1,96 @@
+import type { TObject } from '../schema.ts'
+import type { Schema } from './validate.ts'
+
+/** Where keys stand, and below which they are described: the whole document, or what may stand at every level. */
+interface Found {
+  readonly key: string
+  readonly schema: Schema
+  readonly required: boolean
+}
+
+/** Thrown for a name that is no key of the document and no concern. */
+export class UnknownOption extends Error {}
+
+/**
+ * The reference of some keys as a Markdown table, from their schemas: `cors`, `server`, `retry`; `document` and `defaults` are
+ * lists of keys that have tables of their own. @throws {UnknownOption}
+ */
+export function optionTable(document: TObject, names: readonly string[]): string {
+  const root = document as Schema
+  const shared = root.properties?.defaults?.properties ?? {}
+  const lines = ['| key | takes | default | |', '|---|---|---|---|']
+  for (const name of names) {
+    if (name === 'document') for (const found of propertiesOf(root)) lines.push(row(found))
+    else if (name === 'defaults') for (const found of propertiesOf(root.properties?.defaults)) lines.push(row(found))
+    else {
+      const schema = shared[name] ?? root.properties?.[name]
+      if (schema === undefined) throw new UnknownOption(name)
+      lines.push(row({ key: name, schema, required: false }, true))
+      lines.push(...rowsBelow(schema, '', new Set(Object.values(shared))))
+    }
+  }
+  return lines.join('\n')
+}
+
+/** @param elsewhere schemas that have tables of their own */
+function rowsBelow(schema: Schema, prefix: string, elsewhere: ReadonlySet<Schema>): string[] {
+  return (schema.anyOf ?? [schema]).flatMap(branch => {
+    const { items, patternProperties } = branch
+    const named = Object.values(patternProperties ?? {})[0]
+    if (items !== undefined) return rowsBelow(items, prefix === '' ? '[].' : prefix.replace(/\.$/, '[].'), elsewhere)
+    if (named !== undefined) return rowsBelow(named, `${prefix}<name>.`, elsewhere)
+    return propertiesOf(branch).flatMap(found => {
+      if (elsewhere.has(found.schema)) return []
+      const key = `${prefix}${found.key}`
+      return [row({ ...found, key }), ...rowsBelow(found.schema, `${key}.`, elsewhere)]
+    })
+  })
+}
+
+function propertiesOf({ properties = {}, required = [] }: Schema = {}): Found[] {
+  return Object.entries(properties).map(([key, schema]) => ({ key, schema, required: required.includes(key) }))
+}
+
+function row({ key, schema, required }: Found, first = false): string {
+  const name = first ? `**\`${key}\`**` : `\`${key}\``
+  const description = (schema.description ?? '').replace(/\*(?=[^`]*(`[^`]*`[^`]*)*$)/g, '\\*')
+  const cells = [name, kindsOf(schema).join(', '), required ? 'required' : standardOf(schema), description]
+  return `| ${cells.map(cell => cell.replaceAll('|', '\\|')).join(' | ')} |`
+}
+
+function standardOf({ default: value }: Schema): string {
+  if (value === undefined || (typeof value === 'object' && value !== null && Object.keys(value).length === 0)) return ''
+  return `\`${typeof value === 'string' ? value : JSON.stringify(value).replaceAll(',', ', ')}\``
+}
+
+const OFF = '`false`'
+const KINDS: Readonly<Record<string, [one: string, several: string]>> = {
+  object: ['mapping', 'mappings'],
+  array: ['list', 'lists'],
+  string: ['text', 'texts'],
+  integer: ['whole number', 'whole numbers'],
+  number: ['number', 'numbers'],
+  boolean: ['`true` or `false`', 'truths'],
+  null: ['`null`', '`null`'],
+  duration: ['duration', 'durations'],
+  size: ['size', 'sizes']
+}
+
+function offLast(a: string, b: string): number {
+  return Number(a === OFF) - Number(b === OFF)
+}
+
+/** What a key takes, in words. @param several in a list */
+function kindsOf(schema: Schema, several = false): string[] {
+  const { type = '', unit, anyOf, items } = schema
+  const word = KINDS[unit === 'duration' || unit === 'size' ? unit : type]
+  if (unit !== 'duration' && unit !== 'size') {
+    if (unit === 'list') return [...kindsOf(anyOf?.[1] ?? {}), 'or a list']
+    if (anyOf !== undefined) return [...new Set(anyOf.flatMap(branch => kindsOf(branch, several)))].sort(offLast)
+    if (schema.const !== undefined) return [`\`${schema.const}\``]
+    if (schema.enum !== undefined) return schema.enum.map(value => `\`${value}\``)
+    if (items !== undefined) return [`list of ${kindsOf(items, true).join(', ')}`]
+  }
+  if (word === undefined) return ['anything']
+  return [several ? word[1] : schema.writeOnly ? 'secret' : word[0]]
+}
