@@ -75,8 +75,8 @@ export class ApiGatewayRateLimiter {
     const client = this.#client(clientId)
     const now = this.#clock.monotonic()
     if (client.minute.available(now) < 1 || client.hour.available(now) < 1) return false
-    client.minute.take()
-    client.hour.take()
+    client.minute.take(now)
+    client.hour.take(now)
     client.burst.consume()
     return true
   }

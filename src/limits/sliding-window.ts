@@ -5,19 +5,23 @@ export const SEGMENTS = 16
 
 /**
  * No more than `limit` requests in any stretch of `windowMs`, wherever it begins. Requests are counted in sixteenths of the
- * window, and a sixteenth counts until all of it is out of the window; so a request is freed up to 1/16 of the window late,
- * and the limit is never exceeded. (The usual estimate from two windows lets through up to twice the limit.)
+ * window, and those of a sixteenth are freed together, when the last of them is as old as the window; so a request is freed
+ * up to 1/16 of the window late, and the limit is never exceeded. (The usual estimate from two windows lets through up to
+ * twice the limit.)
  */
 export class SlidingWindow implements Counter {
   #limit: number
+  readonly #windowMs: number
   readonly #segmentMs: number
-  /** Ring of the current segment and the sixteen before it. */
+  /** Ring of the current segment and the sixteen before it: how many requests, and when the last of them came. */
   readonly #counts = new Array<number>(SEGMENTS + 1).fill(0)
+  readonly #lasts = new Array<number>(SEGMENTS + 1).fill(0)
   #segment = 0
   #total = 0
 
   constructor(limit: number, windowMs: number) {
     this.#limit = limit
+    this.#windowMs = windowMs
     this.#segmentMs = windowMs / SEGMENTS
   }
 
@@ -29,19 +33,23 @@ export class SlidingWindow implements Counter {
     const segment = Math.floor(now / this.#segmentMs)
     const passed = segment - this.#segment
     if (passed > 0) {
-      for (let i = 1; i <= Math.min(passed, SEGMENTS + 1); i++) {
-        const slot = (this.#segment + i) % (SEGMENTS + 1)
-        this.#total -= this.#counts[slot] as number
-        this.#counts[slot] = 0
-      }
+      for (let i = 1; i <= Math.min(passed, SEGMENTS + 1); i++) this.#forget((this.#segment + i) % (SEGMENTS + 1))
       this.#segment = segment
     }
+    const oldest = (this.#segment + 1) % (SEGMENTS + 1)
+    if ((this.#counts[oldest] as number) > 0 && this.#freedMs(oldest, now) <= 0) this.#forget(oldest)
     return Math.max(0, this.#limit - this.#total)
   }
 
-  take(): void {
+  #forget(slot: number): void {
+    this.#total -= this.#counts[slot] as number
+    this.#counts[slot] = 0
+  }
+
+  take(now: number): void {
     const slot = this.#segment % (SEGMENTS + 1)
     this.#counts[slot] = (this.#counts[slot] as number) + 1
+    this.#lasts[slot] = now
     this.#total++
   }
 
@@ -50,21 +58,25 @@ export class SlidingWindow implements Counter {
   }
 
   resetMs(now: number): number {
-    return this.#freedMs(now, this.#total)
+    return this.#untilFreed(this.#total, now)
   }
 
   retryMs(now: number): number {
-    return this.#total < this.#limit ? 0 : this.#freedMs(now, this.#total - this.#limit + 1)
+    return this.#total < this.#limit ? 0 : this.#untilFreed(this.#total - this.#limit + 1, now)
   }
 
-  /** Until `requests` of the oldest ones are out of the window. */
-  #freedMs(now: number, requests: number): number {
+  /** Until the requests of a slot are out of the window. */
+  #freedMs(slot: number, now: number): number {
+    return (this.#lasts[slot] as number) + this.#windowMs - now
+  }
+
+  /** Until `requests` of the oldest ones are. */
+  #untilFreed(requests: number, now: number): number {
     let freed = 0
-    for (let age = SEGMENTS; age >= 0 && requests > 0; age--) {
-      const segment = this.#segment - age
-      if (segment < 0) continue
-      freed += this.#counts[segment % (SEGMENTS + 1)] as number
-      if (freed >= requests) return (segment + SEGMENTS + 1) * this.#segmentMs - now
+    for (let i = 1; i <= SEGMENTS + 1 && requests > 0; i++) {
+      const slot = (this.#segment + i) % (SEGMENTS + 1)
+      freed += this.#counts[slot] as number
+      if (freed >= requests) return this.#freedMs(slot, now)
     }
     return 0
   }

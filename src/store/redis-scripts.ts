@@ -6,19 +6,22 @@
  * told without knowing the configuration), until when its key is kept for it, and the counter's state, packed:
  *
  *     t  limit burst kept tokens at slot out before       token bucket
- *     s  limit burst kept segment total count[0..16]      sliding window
+ *     s  limit burst kept segment total (count last)[0..16]   sliding window
  *     f  limit burst kept window used                     fixed window
  *
  * Tokens taken as a lease are counted when they are taken, so that all nodes together never exceed a limit. For windows that
- * is all there is to it, as a lease ends with the segment or window it was taken in. A bucket could be refilled while some
+ * is all there is to it, as a lease ends with the segment or window it was taken in, and counts until it does. A bucket could be refilled while some
  * of its tokens are still out, and then hold `burst` once more. So what is `out` takes up room in the bucket: a lease ends
  * with the `slot` in which it was taken, and can be given back until the end of the next one, when it is `before`.
  */
 const COUNTERS = `
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 local SEGMENTS, SLOT = 16, 1000
-local EMPTY = string.rep('\\0', 4 * (SEGMENTS + 1))
+local EMPTY = string.rep('\\0', 12 * (SEGMENTS + 1))
 local HEAD = 5 * 8
+
+-- Longest lease, in milliseconds.
+local LEASE = 1000
 
 -- A key outlives what it holds by as much at least, in milliseconds, so that it need not be told so at every request.
 local GRACE = 5000
@@ -73,31 +76,35 @@ local function pack(c)
   return struct.pack('<ddddd', c.limit, c.burst, c.kept, c.window, c.used)
 end
 
--- Requests counted in a segment.
+-- How many requests there are in a segment, and when the last of them came.
 local function count_in(c, segment)
-  return (struct.unpack('<I4', c.ring, segment % (SEGMENTS + 1) * 4 + 1))
+  local n, last = struct.unpack('<I4d', c.ring, segment % (SEGMENTS + 1) * 12 + 1)
+  return n, last
 end
 
-local function add_to(c, segment, n)
-  local at = segment % (SEGMENTS + 1) * 4
-  local before = count_in(c, segment)
-  local after = max(0, before + n)
-  c.ring = string.sub(c.ring, 1, at) .. struct.pack('<I4', after) .. string.sub(c.ring, at + 5)
-  c.total = c.total + after - before
+local function put_in(c, segment, n, last)
+  local at = segment % (SEGMENTS + 1) * 12
+  c.total = c.total + n - count_in(c, segment)
+  c.ring = string.sub(c.ring, 1, at) .. struct.pack('<I4d', n, last) .. string.sub(c.ring, at + 13)
+end
+
+-- Until the requests of a segment are out of the window.
+local function freed_ms(c, last, now)
+  return last + c.window_ms - now
 end
 
 -- Forgets what is out of the window.
 local function roll(c, now)
   local segment = floor(now / c.segment_ms)
   local passed = segment - c.segment
-  if passed <= 0 then return end
   if passed > SEGMENTS then c.total, c.ring = 0, EMPTY else
     for i = 1, passed do
-      local n = count_in(c, c.segment + i)
-      if n > 0 then add_to(c, c.segment + i, -n) end
+      if count_in(c, c.segment + i) > 0 then put_in(c, c.segment + i, 0, 0) end
     end
   end
-  c.segment = segment
+  c.segment = max(c.segment, segment)
+  local n, last = count_in(c, c.segment - SEGMENTS)
+  if n > 0 and freed_ms(c, last, now) <= 0 then put_in(c, c.segment - SEGMENTS, 0, 0) end
 end
 
 local function refilled(c, tokens, from, till, out)
@@ -126,36 +133,32 @@ local function available(c, now)
   return max(0, c.limit - c.used)
 end
 
-local function take(c, now, n)
+-- 'till': when the last of them comes, if they are not for now.
+local function take(c, now, n, till)
   if c.kind == 't' then
     local tokens
     tokens, c.out, c.before, c.slot = level(c, now)
     c.tokens, c.at = tokens - n, max(c.at, now)
-  elseif c.kind == 's' then add_to(c, c.segment, n)
+  elseif c.kind == 's' then
+    local before, last = count_in(c, c.segment)
+    put_in(c, c.segment, before + n, max(last, till or now))
   else c.used = max(0, c.used + n) end
 end
 
--- Until all that is counted in a sliding window is out of it.
-local function emptied_ms(c, now)
-  if c.total == 0 then return 0 end
-  local segment = c.segment
-  while count_in(c, segment) == 0 do segment = segment - 1 end
-  return (segment + SEGMENTS + 1) * c.segment_ms - now
-end
-
 -- Until so many of the oldest requests are out of a sliding window.
-local function freed_ms(c, now, requests)
+local function until_freed(c, now, requests)
   local freed = 0
-  for segment = max(0, c.segment - SEGMENTS), c.segment do
-    freed = freed + count_in(c, segment)
-    if freed >= requests then return (segment + SEGMENTS + 1) * c.segment_ms - now end
+  for segment = c.segment - SEGMENTS, c.segment do
+    local n, last = count_in(c, segment)
+    freed = freed + n
+    if freed >= requests and requests > 0 then return freed_ms(c, last, now) end
   end
   return 0
 end
 
 local function reset_ms(c, now)
   if c.kind == 't' then return ((c.burst - level(c, now)) / c.rate) * 1000 end
-  if c.kind == 's' then return emptied_ms(c, now) end
+  if c.kind == 's' then return until_freed(c, now, c.total) end
   return c.used == 0 and 0 or (c.window + 1) * c.window_ms - now
 end
 
@@ -164,7 +167,7 @@ local function retry_ms(c, now)
     local tokens = level(c, now)
     return tokens >= 1 and 0 or ((1 - tokens) / c.rate) * 1000
   end
-  if c.kind == 's' then return c.total < c.limit and 0 or freed_ms(c, now, c.total - c.limit + 1) end
+  if c.kind == 's' then return c.total < c.limit and 0 or until_freed(c, now, c.total - c.limit + 1) end
   return c.used < c.limit and 0 or reset_ms(c, now)
 end
 
@@ -250,9 +253,9 @@ end
 local function lease(i, c)
   local left = available(c, now)
   local id, ends = period(c, now)
-  local tokens = min(ceil(c.wanted * min(ends, 1000) / 1000), floor(left / SHARE))
+  local tokens = min(ceil(c.wanted * min(ends, LEASE) / 1000), floor(left / SHARE))
   if tokens < LEAST or ends < SHORTEST then return append(leases, i, 0, left, 0, id) end
-  take(c, now, tokens)
+  take(c, now, tokens, now + min(ends, LEASE))
   c.dirty = true
   if c.kind == 't' then
     if c.out + c.before == 0 then c.slot = id end
@@ -301,7 +304,8 @@ for i, key in ipairs(KEYS) do
     elseif kind == 'f' then
       if c.window == id then take(c, now, -tokens) end
     elseif id <= c.segment and id >= c.segment - SEGMENTS then
-      add_to(c, id, -tokens)
+      local n, last = count_in(c, id)
+      put_in(c, id, max(0, n - tokens), last)
     end
     save(key, field, c, now)
   end

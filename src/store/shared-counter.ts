@@ -144,7 +144,7 @@ export class SharedCounter {
     this.#left = left
     this.#period = period
     this.#until = sentAt + Math.min(endsMs, LEASE_MS)
-    this.#resetAt = sentAt + endsMs + (this.#limit.algorithm === 'sliding_window' ? this.#limit.windowMs : 0)
+    this.#resetAt = this.#limit.algorithm === 'sliding_window' ? this.#until + this.#limit.windowMs : sentAt + endsMs
     return over
   }
 
