@@ -8,6 +8,7 @@ import { editorSchema } from './config/editor-schema.ts'
 import { createSnapshot } from './config/normalise.ts'
 import { optionTable, UnknownOption } from './config/option-table.ts'
 import { VARIABLES } from './config/sources/env.ts'
+import { CATALOGUE } from './errors.ts'
 import { NO_CONTROL } from './gateway.ts'
 import { dialectOf } from './plugins.ts'
 import { Runtime } from './runtime/runtime.ts'
@@ -89,7 +90,7 @@ export async function findDrift(root = ROOT): Promise<string[]> {
   const stale = [...(await generate(root))].flatMap(([file, wanted]) =>
     textOf(join(root, file)) === wanted ? [] : [`${file} is not what "npm run generate" makes`]
   )
-  return [...stale, ...missingTables(root), ...brokenLinks(root), ...undocumentedVariables(root)]
+  return [...stale, ...missingTables(root), ...brokenLinks(root), ...unnamedVariables(root), ...unnamedErrors(root)]
 }
 
 function textOf(file: string): string | undefined {
@@ -128,10 +129,17 @@ function brokenLinks(root: string): string[] {
   )
 }
 
-function undocumentedVariables(root: string): string[] {
+function unnamedVariables(root: string): string[] {
   const example = textOf(join(root, '.env.example')) ?? ''
   return VARIABLES.flatMap(([name]) =>
     new RegExp(`^#?${name}=`, 'm').test(example) ? [] : [`.env.example does not name ${name}`]
+  )
+}
+
+function unnamedErrors(root: string): string[] {
+  const page = textOf(join(root, 'docs', 'errors.md')) ?? ''
+  return Object.entries(CATALOGUE).flatMap(([code, { status }]) =>
+    page.includes(`| \`${code}\` | ${status} |`) ? [] : [`docs/errors.md does not explain ${code} (${status})`]
   )
 }
 

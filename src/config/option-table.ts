@@ -1,8 +1,7 @@
 import type { TObject } from '../schema.ts'
 import type { Schema } from './validate.ts'
 
-/** Where keys stand, and below which they are described: the whole document, or what may stand at every level. */
-interface Found {
+interface Property {
   readonly key: string
   readonly schema: Schema
   readonly required: boolean
@@ -20,10 +19,11 @@ export function optionTable(document: TObject, names: readonly string[]): string
   const shared = root.properties?.defaults?.properties ?? {}
   const lines = ['| key | takes | default | |', '|---|---|---|---|']
   for (const name of names) {
-    if (name === 'document') for (const found of propertiesOf(root)) lines.push(row(found))
-    else if (name === 'defaults') for (const found of propertiesOf(root.properties?.defaults)) lines.push(row(found))
+    if (name === 'document') for (const property of propertiesOf(root)) lines.push(row(property))
+    else if (name === 'defaults')
+      for (const property of propertiesOf(root.properties?.defaults)) lines.push(row(property))
     else {
-      const schema = shared[name] ?? root.properties?.[name]
+      const schema = root.properties?.[name] ?? shared[name]
       if (schema === undefined) throw new UnknownOption(name)
       lines.push(row({ key: name, schema, required: false }, true))
       lines.push(...rowsBelow(schema, '', new Set(Object.values(shared))))
@@ -37,21 +37,21 @@ function rowsBelow(schema: Schema, prefix: string, elsewhere: ReadonlySet<Schema
   return (schema.anyOf ?? [schema]).flatMap(branch => {
     const { items, patternProperties } = branch
     const named = Object.values(patternProperties ?? {})[0]
-    if (items !== undefined) return rowsBelow(items, prefix === '' ? '[].' : prefix.replace(/\.$/, '[].'), elsewhere)
+    if (items !== undefined) return rowsBelow(items, prefix.replace(/\.$/, '[].'), elsewhere)
     if (named !== undefined) return rowsBelow(named, `${prefix}<name>.`, elsewhere)
-    return propertiesOf(branch).flatMap(found => {
-      if (elsewhere.has(found.schema)) return []
-      const key = `${prefix}${found.key}`
-      return [row({ ...found, key }), ...rowsBelow(found.schema, `${key}.`, elsewhere)]
+    return propertiesOf(branch).flatMap(property => {
+      if (elsewhere.has(property.schema)) return []
+      const key = `${prefix}${property.key}`
+      return [row({ ...property, key }), ...rowsBelow(property.schema, `${key}.`, elsewhere)]
     })
   })
 }
 
-function propertiesOf({ properties = {}, required = [] }: Schema = {}): Found[] {
+function propertiesOf({ properties = {}, required = [] }: Schema = {}): Property[] {
   return Object.entries(properties).map(([key, schema]) => ({ key, schema, required: required.includes(key) }))
 }
 
-function row({ key, schema, required }: Found, first = false): string {
+function row({ key, schema, required }: Property, first = false): string {
   const name = first ? `**\`${key}\`**` : `\`${key}\``
   const description = (schema.description ?? '').replace(/\*(?=[^`]*(`[^`]*`[^`]*)*$)/g, '\\*')
   const cells = [name, kindsOf(schema).join(', '), required ? 'required' : standardOf(schema), description]

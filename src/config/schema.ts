@@ -220,7 +220,7 @@ const logging = Type.Object(
       default: 'auto'
     }),
     access: flag('One line per request.', true),
-    trace_requests: flag('Also log each request’s and answer’s header fields, secrets left out (OBS-17).', false)
+    trace_requests: flag('Also log each request’s and answer’s header fields, secrets left out.', false)
   },
   { description: 'What is written to standard output.', default: {} }
 )
@@ -245,7 +245,7 @@ const paths = Type.Object(
   {
     health: ownPath('Prefix of the health endpoints.', '/health'),
     metrics: ownPath('Prometheus metrics.', '/metrics'),
-    api_metrics: ownPath('Prefix of the metrics of seed 002.', '/api/v1/metrics'),
+    api_metrics: ownPath('Prefix of the metrics as JSON.', '/api/v1/metrics'),
     gateway: ownPath('Prefix of the gateway’s own operations.', '/gateway'),
     admin: ownPath('Prefix of the administration.', '/admin')
   },

@@ -16,7 +16,7 @@ export const RATE = {
   burst: Type.Optional(
     Type.Integer({ description: 'Size of the token bucket that the shortest window then is.', minimum: 1 })
   ),
-  burst_size: Type.Optional(Type.Integer({ description: 'Reported only: counters have no burst (C-06).', minimum: 1 })),
+  burst_size: Type.Optional(Type.Integer({ description: 'Reported only: counters have no burst.', minimum: 1 })),
   algorithm: Type.Optional(
     oneOf(['token_bucket', 'sliding_window', 'fixed_window'], {
       description:
