@@ -30,7 +30,7 @@ export function validatorCompiler({ schema }: { schema: unknown }) {
     const problems = new Problems(data)
     validate(schema as TSchema, data, problems)
     if (!problems.failed) return { value: settle(schema as TSchema, data) }
-    const fields = problems.list.map(({ key, message }) => ({ field: key, message, type: 'schema' }))
+    const fields = problems.list.map(({ key, message }) => ({ field: key || 'body', message, type: 'schema' }))
     return {
       error: refuse('validation_error', {
         details: fields.map(({ field, message }) => `${field} ${message}`).join('; '),

@@ -22,6 +22,8 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
   await app.register(helmet)
   const origins = (defaults.cors?.options as { origins: string[] } | undefined)?.origins ?? []
   if (origins.length > 0) await app.register(cors, { origin: origins.includes('*') ? '*' : origins })
+  // What is not JSON is refused here, rather than left unread as it is on its way to a service.
+  app.removeAllContentTypeParsers()
   app.addContentTypeParser('application/json', { parseAs: 'string' }, app.getDefaultJsonParser('error', 'error'))
 
   if (paths.health !== false) await app.register(health, { ...options, prefix: paths.health })

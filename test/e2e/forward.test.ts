@@ -1,5 +1,9 @@
+import { readFileSync } from 'node:fs'
 import net from 'node:net'
+import { join } from 'node:path'
 import t from 'tap'
+import { parse } from 'yaml'
+import { SEEDS } from '../support/config.ts'
 import { startGateway } from '../support/gateway.ts'
 import { raw } from '../support/raw.ts'
 import { token } from '../support/tokens.ts'
@@ -23,6 +27,26 @@ t.test('RTE-02 RTE-03 a prefix leads to its service, path and query as they came
     url: '/api/users/7/notes?a=%20b&a=c&=&x'
   })
   t.match((await call('/api/credits/balance')).json, { from: 'credits', url: '/api/credits/balance' })
+})
+
+t.test('RTE-23 TST-01 the routes of seed 001 lead where its own test says', async t => {
+  const services = ['rd-service', 'pm-service', 'slack-connector']
+  const upstreams = await Promise.all(services.map(name => startUpstream(t, undefined, name)))
+  const { call } = await startGateway(t, {
+    ...parse(readFileSync(join(SEEDS, '001-routes.yaml'), 'utf8')),
+    services: Object.fromEntries(services.map((name, i) => [name, { url: upstreams[i]?.url }]))
+  })
+  const caller = token({ sub: 'test-user', roles: ['admin'], permissions: ['manage:integrations'] })
+  for (const [path, service] of [
+    ['/api/v1/rd/tasks', 'rd-service'],
+    ['/api/v1/pm/projects', 'pm-service'],
+    ['/api/v1/integrations/slack/events', 'slack-connector']
+  ] as const) {
+    const answer = await call(path, { token: caller })
+    t.match({ status: answer.status, json: answer.json }, { status: 200, json: { from: service, url: path } }, path)
+  }
+  t.equal((await call('/api/v1/integrations/slack/events', { token: token() })).status, 403)
+  t.equal((await call('/api/v1/none')).status, 404)
 })
 
 t.test('RTE-04 a method and path lead to a target of their own', async t => {

@@ -1,5 +1,7 @@
 import { createHmac } from 'node:crypto'
 import t, { type Test } from 'tap'
+import { explainRequest } from '../../src/commands/explain.ts'
+import { loadConfiguration } from '../../src/gateway.ts'
 import { hashApiKey } from '../../src/identity/api-key.ts'
 import { FakeClock } from '../support/clock.ts'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
@@ -309,6 +311,50 @@ t.test('IDN-19 AZN-12 who came with what, and why he was refused, is in the log 
   t.equal(written.consumer, undefined)
   const nobody = await call('/api/x')
   t.match(await line({ request_id: nobody.headers['x-request-id'] as string }), { reason: 'no_credentials' })
+})
+
+t.test('IDN-39 what is wrong with a token has its own reason in the log, and its own advice by explain', async t => {
+  const { call, line, file } = await start(t, {
+    identity: {
+      jwt: { issuer: 'us', audience: 'api' },
+      issuers: [{ issuer: 'them', secret: 'another secret, of somebody else, as long', algorithms: 'HS512' }]
+    }
+  })
+  const files = [file.replace('gateway.yaml', 'base.yaml'), file]
+  const loaded = await loadConfiguration({ files, env: {}, overrides: [] })
+  const ours = { iss: 'us', aud: 'api' }
+  const seconds = Math.floor(Date.now() / 1000)
+  const advice = new Set<string>()
+  for (const [reason, bad, hint] of [
+    ['expired', token({ ...ours, exp: seconds - 5 }), /clock_skew/],
+    ['not_yet_valid', token({ ...ours, nbf: seconds + 60 }), /"nbf"/],
+    ['no_expiry', token({ ...ours, exp: undefined }), /set "exp"/],
+    ['wrong_time', token({ ...ours, exp: 'soon' }), /seconds since 1970/],
+    ['wrong_audience', token({ ...ours, aud: 'API' }), /"aud"/],
+    ['wrong_issuer', token({ ...ours, iss: 'nobody' }), /identity\.issuers/],
+    ['no_subject', token({ ...ours, sub: undefined }), /"sub"/],
+    ['wrong_signature', token(ours, { secret: 'not the one that is configured here' }), /JWT_SECRET_KEY/],
+    ['wrong_algorithm', token({ ...ours, iss: 'them' }), /"algorithms"/],
+    ['malformed', token(ours).slice(0, -60), /compact form/],
+    ['critical_extension', token(ours, { header: { crit: ['exp'] } }), /"crit"/]
+  ] as const) {
+    const { status, headers } = await call('/api/x', { token: bad })
+    t.equal(status, 401, reason)
+    t.match(await line({ request_id: headers['x-request-id'] as string }), {
+      reason,
+      error: /^(authentication_failed|expired_token)$/
+    })
+    const { verdict } = await explainRequest(loaded, {
+      method: 'GET',
+      target: '/api/x',
+      headers: [`authorization: Bearer ${bad}`],
+      from: '127.0.0.1'
+    })
+    t.match(verdict, new RegExp(`: 401 .*\\(${reason}\\)`))
+    t.match(verdict, hint)
+    advice.add(verdict.slice(verdict.indexOf('—')))
+  }
+  t.equal(advice.size, 11)
 })
 
 t.test('OBS-03 failures are counted by reason; who brings no credentials has not failed yet', async t => {
