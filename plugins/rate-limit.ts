@@ -11,6 +11,15 @@ import type { Decision } from '../src/store/store.ts'
 
 type Done = (error?: Error) => void
 
+/** How callers are told where they stand. */
+interface Manner {
+  readonly style: HeaderStyle
+  /** Longest wait of those who are about to reach a limit, in milliseconds; 0 for none. */
+  readonly slowDownMs: number
+}
+
+const SILENT: Manner = { style: 'none', slowDownMs: 0 }
+
 /** Holds callers to all limits of a route at once, after it is known who they are (RLM-02). */
 export default definePolicy({
   name: 'rate_limit',
@@ -38,7 +47,7 @@ export default definePolicy({
     const terms = snapshot.rateLimits
     const plan = new LimitPlan(terms, route, own)
     if (plan.empty) return undefined
-    const style = options.headers ?? headerStyle(terms)
+    const manner: Manner = { style: options.headers ?? headerStyle(terms), slowDownMs: terms.slow_down }
     const { store } = runtime
 
     return {
@@ -47,10 +56,10 @@ export default definePolicy({
         const clientId = exchange.peer.trusted ? exchange.clientId : ''
         const { requests, silent } = plan.for(exchange.consumer, exchange.client, clientId)
         if (requests.length === 0) return done()
-        const shown = silent ? 'none' : style
+        const how = silent ? SILENT : manner
         const decision = store.decide(requests, terms)
-        if (decision instanceof Promise) decision.then(late => settle(late, exchange, shown, runtime, done), done)
-        else settle(decision, exchange, shown, runtime, done)
+        if (decision instanceof Promise) decision.then(late => settle(late, exchange, how, runtime, done), done)
+        else settle(decision, exchange, how, runtime, done)
       }
     }
   }
@@ -64,30 +73,34 @@ export const preLimit = definePolicy({
   compile(_options, { snapshot, runtime }) {
     const terms = snapshot.rateLimits
     const plan = new AddressPlan(limitsOf('ip', terms.ip as RateSettings))
-    const style = headerStyle(terms)
+    const manner: Manner = { style: headerStyle(terms), slowDownMs: 0 }
     const { store } = runtime
     return {
       onRequest(request, _reply, done) {
         const { exchange } = request
         const decision = store.decide(plan.for(exchange.client), terms)
-        if (decision instanceof Promise) decision.then(late => settlePre(late, exchange, style, runtime, done), done)
-        else settlePre(decision, exchange, style, runtime, done)
+        if (decision instanceof Promise) decision.then(late => settlePre(late, exchange, manner, runtime, done), done)
+        else settlePre(decision, exchange, manner, runtime, done)
       }
     }
   }
 })
 
 /** The guard is no business of those whom it lets through. */
-function settlePre(decision: Decision, exchange: Exchange, style: HeaderStyle, runtime: Runtime, done: Done): void {
+function settlePre(decision: Decision, exchange: Exchange, manner: Manner, runtime: Runtime, done: Done): void {
   if (decision.allowed) done()
-  else settle(decision, exchange, style, runtime, done)
+  else settle(decision, exchange, manner, runtime, done)
 }
 
-function settle(decision: Decision, exchange: Exchange, style: HeaderStyle, runtime: Runtime, done: Done): void {
+function settle(decision: Decision, exchange: Exchange, manner: Manner, runtime: Runtime, done: Done): void {
   const { allowed, tightest } = decision
   if (tightest === undefined) return done(allowed ? undefined : STORE_LOST)
-  if (style !== 'none') describe(decision, tightest, exchange, style)
-  if (allowed) return done()
+  if (manner.style !== 'none') describe(decision, tightest, exchange, manner.style)
+  if (allowed) {
+    if (manner.slowDownMs === 0) done()
+    else slowDown(1 - decision.remaining / capacityOf(tightest), exchange, manner.slowDownMs, done)
+    return
+  }
   runtime.metrics.rateLimitHits.inc({ limit: tightest.name, endpoint: exchange.route?.label ?? '' })
   const seconds = Math.max(1, Math.ceil(decision.retryMs / 1000))
   done(
@@ -97,6 +110,18 @@ function settle(decision: Decision, exchange: Exchange, style: HeaderStyle, runt
       headers: ['retry-after', String(seconds)]
     })
   )
+}
+
+/** Shares of a limit from which a caller is warned, and from which he has to wait (RLM-18). */
+const WARN_FROM = 0.8
+const WAIT_FROM = 0.9
+
+/** Says that the limit is near, then makes the caller wait for longer and longer. @param used share of the limit, up to 1 */
+function slowDown(used: number, exchange: Exchange, mostMs: number, done: Done): void {
+  if (used >= WARN_FROM) exchange.fields.push('x-ratelimit-warning', `${Math.floor(used * 100)}% used`)
+  if (used <= WAIT_FROM) return done()
+  const timer = setTimeout(done, (mostMs * (used - WAIT_FROM)) / (1 - WAIT_FROM))
+  exchange.onGone = { gone: () => clearTimeout(timer) }
 }
 
 /** The caller has done nothing wrong, and the gateway has been told to let nobody through unseen: `on_store_error: deny`. */

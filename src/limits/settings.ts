@@ -1,4 +1,4 @@
-import { oneOf, type Static, Type } from '../schema.ts'
+import { duration, oneOf, type Static, Type } from '../schema.ts'
 import type { Limit } from './limit.ts'
 
 const positive = (description: string) => Type.Optional(Type.Number({ description, exclusiveMinimum: 0 }))
@@ -88,6 +88,11 @@ export const rateLimitsSchema = Type.Object(
         { description: 'What a refused caller is told.' }
       )
     ),
+    slow_down: duration({
+      description:
+        'Warns callers who have used 80 % of a limit (`X-RateLimit-Warning`), and from 90 % on makes them wait, for this long at the end; 0 for neither.',
+      default: '0s'
+    }),
     on_store_error: oneOf(['local', 'allow', 'deny'], {
       description:
         'While the store is out of reach: count here against this gateway’s share, let everything through, or nothing.',

@@ -202,7 +202,8 @@ const responseRules = new Map<string, number>([
     'ratelimit-reset',
     'x-ratelimit-limit',
     'x-ratelimit-remaining',
-    'x-ratelimit-reset'
+    'x-ratelimit-reset',
+    'x-ratelimit-warning'
   ]),
   ...SECURITY_HEADERS.map((name, bit): [string, number] => [name, RESPONSE.SECURITY + bit])
 ])

@@ -53,7 +53,7 @@ export class MemoryStore implements Store {
       this.#asked[i] = entry
       const available = entry.counter.available(now)
       if (available < 1) denied = true
-      const of = available / capacityOf(entry.limit)
+      const of = (available - 1) / capacityOf(entry.limit)
       if (of < share) {
         share = of
         tightest = entry

@@ -230,7 +230,8 @@ local function decide(asked)
     local c = counters[asked[i]]
     local free = available(c, now)
     if free < 1 then denied = true end
-    if free / c.capacity < share then tightest, share, left = i, free / c.capacity, free - 1 end
+    local of = (free - 1) / c.capacity
+    if of < share then tightest, share, left = i, of, free - 1 end
   end
   if denied then
     local longest = -1
