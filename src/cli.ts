@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import type { ConfigSources } from './config/normalise.ts'
-import { ConfigError, formatProblem } from './config/problem.ts'
+import { ConfigError, formatProblem, suggestion } from './config/problem.ts'
 
 /** What a command was called with. */
 export interface Invocation {
@@ -14,14 +14,27 @@ export interface Invocation {
   readonly positionals: readonly string[]
 }
 
+/** An option of a command line, as `parseArgs` takes it, and what it is for. */
+interface Option {
+  readonly type: 'string' | 'boolean'
+  readonly short?: string
+  readonly multiple?: boolean
+  readonly description: string
+  /** What stands behind it: `file`. */
+  readonly value?: string
+}
+
 export interface Command {
   readonly summary: string
-  /** Behind the command's name in the help. */
-  readonly usage: string
-  readonly options?: Record<string, { type: 'string' | 'boolean'; short?: string; multiple?: boolean }>
-  /** Returns the exit code. */
+  /** What may stand on its command line without a dash: `/path`. */
+  readonly argument?: string
+  readonly options?: Readonly<Record<string, Option>>
+  /** Returns the exit code. @throws {ConfigError} @throws {UsageError} */
   run(invocation: Invocation): Promise<number>
 }
+
+/** Also in package.json. */
+export const VERSION = '0.1.0'
 
 /** Loaded when they are called: a start does not need what `explain` does. */
 const COMMANDS: Record<string, () => Promise<{ default: Command }>> = {
@@ -34,35 +47,44 @@ const COMMANDS: Record<string, () => Promise<{ default: Command }>> = {
 }
 
 const COMMON = {
-  config: { type: 'string', short: 'c', multiple: true },
-  json: { type: 'boolean' },
-  port: { type: 'string', short: 'p' },
-  host: { type: 'string' },
-  set: { type: 'string', multiple: true },
-  help: { type: 'boolean', short: 'h' }
-} as const
+  config: {
+    type: 'string',
+    short: 'c',
+    multiple: true,
+    value: 'file',
+    description: 'Configuration file or folder; may repeat, later ones win. Without it, the quickstart'
+  },
+  port: { type: 'string', short: 'p', value: 'n', description: 'Port to listen on' },
+  host: { type: 'string', value: 'address', description: 'Address to listen on' },
+  set: { type: 'string', multiple: true, value: 'key=value', description: 'Any other key of the configuration' },
+  json: { type: 'boolean', description: 'Answer in one line of JSON' },
+  help: { type: 'boolean', short: 'h', description: 'Show this' }
+} as const satisfies Record<string, Option>
 
 /** Runs a command line; returns the exit code. Problems of the user's making are sentences, never stacks. */
 export async function run(args: readonly string[]): Promise<number> {
-  const named = args[0] !== undefined && !args[0].startsWith('-')
-  const name = named ? (args[0] as string) : 'start'
+  const [first = 'start'] = args
+  if (['help', '--help', '-h'].includes(first)) return print(await overview())
+  if (['version', '--version', '-v'].includes(first)) return print(`${VERSION}\n`)
+  const name = first.startsWith('-') ? 'start' : first
   const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
   if (load === undefined) {
-    if (name !== 'help') process.stderr.write(`"${name}" is no command\n\n`)
-    process.stdout.write(await help())
-    return name === 'help' ? 0 : 1
+    process.stderr.write(
+      `"${name}" is no command${suggestion(name, Object.keys(COMMANDS))}; "sallyport help" lists them\n`
+    )
+    return 1
   }
   const { default: command } = await load()
   try {
     const { values, positionals } = parseArgs({
-      args: args.slice(named ? 1 : 0),
+      args: args.slice(name === first ? 1 : 0),
       options: { ...COMMON, ...command.options },
       allowPositionals: true
     })
-    if (values.help) {
-      process.stdout.write(`sallyport ${name} ${command.usage}\n\n${command.summary}.\n`)
-      return 0
-    }
+    if (values.help) return print(usageOf(name, command))
+    const [unexpected] = positionals.slice(command.argument === undefined ? 0 : 1)
+    if (unexpected !== undefined)
+      throw new UsageError(`"${unexpected}" is not understood; if it is a configuration file, write -c ${unexpected}`)
     return await command.run({
       sources: sourcesOf(values),
       json: values.json === true,
@@ -71,9 +93,16 @@ export async function run(args: readonly string[]): Promise<number> {
       positionals
     })
   } catch (error) {
-    process.stderr.write(`${inWords(error)}\n`)
+    if (error instanceof ConfigError && args.includes('--json'))
+      process.stdout.write(`${JSON.stringify({ ok: false, problems: error.problems })}\n`)
+    else process.stderr.write(`${inWords(error)}\n`)
     return 1
   }
+}
+
+function print(text: string): number {
+  process.stdout.write(text)
+  return 0
 }
 
 function sourcesOf(values: { config?: string[]; port?: string; host?: string; set?: string[] }): ConfigSources {
@@ -107,7 +136,8 @@ export function inWords(error: unknown): string {
   }
   if (error instanceof UsageError) return error.message
   const { code, message, stack, syscall } = error as NodeJS.ErrnoException
-  if (code?.startsWith('ERR_PARSE_ARGS')) return message
+  if (code?.startsWith('ERR_PARSE_ARGS'))
+    return (message.split('. ')[0] as string).replace(/^[A-Z]/, letter => letter.toLowerCase())
   if (code === 'EADDRINUSE')
     return `the port is in use: ${message.replace(/^.*EADDRINUSE: address already in use /, '')}; stop what listens there, or choose another with --port`
   if (code === 'EACCES' && syscall === 'listen')
@@ -115,9 +145,21 @@ export function inWords(error: unknown): string {
   return stack ?? String(error)
 }
 
-async function help(): Promise<string> {
-  const lines = ['usage: sallyport [command] [-c file]… [--json]', '']
+async function overview(): Promise<string> {
+  const lines = ['usage: sallyport [command] [-c file]…', '']
   for (const [name, load] of Object.entries(COMMANDS))
-    lines.push(`  ${name.padEnd(9)}${(await load()).default.summary}`)
-  return `${lines.join('\n')}\n`
+    lines.push(`  ${name.padEnd(8)} ${(await load()).default.summary}`)
+  return `${lines.join('\n')}\n\n"sallyport <command> --help" lists its options.\n`
+}
+
+function usageOf(name: string, { summary, argument = '', options = {} }: Command): string {
+  const rows = Object.entries({ ...options, ...COMMON }).map(
+    ([long, { short, value, description }]: [string, Option]) => [
+      `${short === undefined ? '    ' : `-${short}, `}--${long}${value === undefined ? '' : ` <${value}>`}`,
+      description
+    ]
+  )
+  const width = Math.max(...rows.map(([option = '']) => option.length))
+  const lines = rows.map(([option = '', description]) => `  ${option.padEnd(width)}  ${description}`)
+  return `usage: sallyport ${`${name} ${argument}`.trim()} [option]…\n\n${summary}.\n\n${lines.join('\n')}\n`
 }

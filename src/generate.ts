@@ -4,6 +4,7 @@ import fastifySwagger from '@fastify/swagger'
 import Fastify from 'fastify'
 import { order } from '../plugins/index.ts'
 import ownRoutes from '../routes/index.ts'
+import { VERSION } from './cli.ts'
 import { editorSchema } from './config/editor-schema.ts'
 import { createSnapshot } from './config/normalise.ts'
 import { optionTable, UnknownOption } from './config/option-table.ts'
@@ -90,7 +91,16 @@ export async function findDrift(root = ROOT): Promise<string[]> {
   const stale = [...(await generate(root))].flatMap(([file, wanted]) =>
     textOf(join(root, file)) === wanted ? [] : [`${file} is not what "npm run generate" makes`]
   )
-  return [...stale, ...missingTables(root), ...brokenLinks(root), ...unnamedVariables(root), ...unnamedErrors(root)]
+  const version =
+    PACKAGE.version === VERSION ? [] : [`src/cli.ts says version ${VERSION}, package.json ${PACKAGE.version}`]
+  return [
+    ...version,
+    ...stale,
+    ...missingTables(root),
+    ...brokenLinks(root),
+    ...unnamedVariables(root),
+    ...unnamedErrors(root)
+  ]
 }
 
 function textOf(file: string): string | undefined {

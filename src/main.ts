@@ -5,5 +5,10 @@ import { join } from 'node:path'
 // folder is touched.
 module.enableCompileCache?.(join(import.meta.dirname, '..', 'node_modules', '.cache', 'sallyport'))
 
+// Whoever reads what a command writes may have seen enough: `sallyport config | head`.
+process.stdout.on('error', error => {
+  if ((error as NodeJS.ErrnoException).code !== 'EPIPE') throw error
+})
+
 const { run } = await import('./cli.ts')
 process.exitCode = await run(process.argv.slice(2))

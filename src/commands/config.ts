@@ -1,5 +1,5 @@
 import { stringify } from 'yaml'
-import type { Command } from '../cli.ts'
+import { type Command, UsageError } from '../cli.ts'
 import { isMapping } from '../config/aliases.ts'
 import { placeOf } from '../config/located.ts'
 import { masked } from '../config/mask.ts'
@@ -8,11 +8,13 @@ import { loadConfiguration } from '../gateway.ts'
 import { sourcesOf } from './quickstart.ts'
 
 const config: Command = {
-  summary:
-    'Shows the configuration in its canonical spelling; with --origin, where each value comes from. Secrets are masked',
-  usage: '[-c file]… [--origin] [--json]',
-  options: { origin: { type: 'boolean' } },
+  summary: 'Shows the configuration in its canonical spelling, secrets masked',
+  argument: '[show]',
+  options: { origin: { type: 'boolean', description: 'Show every value, defaults included, and where it comes from' } },
   async run(invocation) {
+    const [word = 'show'] = invocation.positionals
+    if (word !== 'show')
+      throw new UsageError(`"${word}" is not understood; if it is a configuration file, write -c ${word}`)
     const { snapshot, concerns } = await loadConfiguration(sourcesOf(invocation))
     const { schema } = concerns.dialect
     if (!invocation.values.origin) {

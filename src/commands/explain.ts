@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { isIP } from 'node:net'
 import { compileRewrite } from '../../routes/proxy.ts'
 import { createGeneration } from '../app.ts'
 import { type Command, UsageError } from '../cli.ts'
@@ -39,17 +40,19 @@ const NEIGHBOURS = 5
 
 const explain: Command = {
   summary: 'Says which route a request takes, why not its neighbours, and what each concern does with it',
-  usage: '[-c file]… [-X method] [-H "name: value"]… [--from address] [--json] /path',
+  argument: '/path',
   options: {
-    request: { type: 'string', short: 'X' },
-    header: { type: 'string', short: 'H', multiple: true },
-    from: { type: 'string' }
+    request: { type: 'string', short: 'X', value: 'method', description: 'Method of the request; GET if not given' },
+    header: { type: 'string', short: 'H', multiple: true, value: 'name: value', description: 'A header field of it' },
+    from: { type: 'string', value: 'address', description: 'Address it comes from; 127.0.0.1 if not given' }
   },
   async run(invocation) {
     const [target] = invocation.positionals
     if (target === undefined) throw new UsageError('explain needs a path: sallyport explain -X GET /api/v1/orders')
-    const loaded = await loadConfiguration(sourcesOf(invocation))
     const { values } = invocation
+    if (values.from !== undefined && !isIP(String(values.from)))
+      throw new UsageError(`--from ${values.from}: write an address, such as 192.0.2.1`)
+    const loaded = await loadConfiguration(sourcesOf(invocation))
     const explanation = await explainRequest(loaded, {
       method: String(values.request ?? 'GET').toUpperCase(),
       target,
@@ -85,7 +88,7 @@ export async function explainRequest({ snapshot, concerns }: Loaded, imagined: I
     })
     if (refused !== undefined)
       return nothing(
-        request,
+        { ...request, path: imagined.target },
         `refused at the door: ${refused.statusCode} ${refused.code} (${refused.reason})`,
         snapshot,
         exchange

@@ -7,7 +7,6 @@ import { sourcesOf } from './quickstart.ts'
 
 const routes: Command = {
   summary: 'Lists routes in the order in which they are asked',
-  usage: '[-c file]… [--json]',
   async run(invocation) {
     const { snapshot } = await loadConfiguration(sourcesOf(invocation))
     const sorted = [...snapshot.routes].sort(compareRoutes)

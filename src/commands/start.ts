@@ -1,6 +1,6 @@
 import { styleText } from 'node:util'
 import type { Backends } from '../../examples/backends.ts'
-import type { Command, Invocation } from '../cli.ts'
+import { type Command, type Invocation, VERSION } from '../cli.ts'
 import type { ConfigSources } from '../config/normalise.ts'
 import { formatProblem } from '../config/problem.ts'
 import { Gateway, type Loaded, loadConfiguration, shortVersion } from '../gateway.ts'
@@ -17,7 +17,6 @@ const QUICKSTART_PORTS = 20
 
 const start: Command = {
   summary: 'Serves a configuration; without one, a quickstart with sample services',
-  usage: '[-c file]… [--port n] [--host address] [--set key=value]…',
   async run(invocation) {
     const backends = invocation.configured ? undefined : await startSamples()
     const sources: ConfigSources = { ...sourcesOf(invocation), env: { ...invocation.sources.env, ...backends?.env } }
@@ -99,8 +98,6 @@ async function announce(gateway: Gateway, invocation: Invocation, backends: Back
   if (backends !== undefined) lines.push('', ...(await tryThis(gateway, address)))
   process.stdout.write(`${lines.join('\n')}\n`)
 }
-
-const VERSION = '0.1.0'
 
 /** Lines that work when they are pasted. */
 async function tryThis(gateway: Gateway, address: string): Promise<string[]> {

@@ -10,15 +10,28 @@ const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567'
 
 const token: Command = {
   summary: 'Makes a token for development, signed with the configuration’s key; or an API key',
-  usage: '[-c file]… [--sub alice] [--role r]… [--permission p]… [--tier t] [--expires 10m] | --api-key',
   options: {
-    sub: { type: 'string' },
-    name: { type: 'string' },
-    role: { type: 'string', multiple: true },
-    permission: { type: 'string', multiple: true },
-    tier: { type: 'string' },
-    expires: { type: 'string' },
-    'api-key': { type: 'boolean' }
+    sub: { type: 'string', value: 'name', description: 'Whose it is; alice if not given' },
+    name: { type: 'string', value: 'text', description: 'What services are told the caller is called' },
+    role: {
+      type: 'string',
+      multiple: true,
+      value: 'role',
+      description: 'Role of the caller; may repeat, user if not given'
+    },
+    permission: {
+      type: 'string',
+      multiple: true,
+      value: 'permission',
+      description: 'Permission of the caller; may repeat'
+    },
+    tier: { type: 'string', value: 'tier', description: 'Tier whose limits the caller has' },
+    expires: {
+      type: 'string',
+      value: '10m',
+      description: 'Life of the token; identity.jwt.access_minutes if not given'
+    },
+    'api-key': { type: 'boolean', description: 'Make an API key instead, and the hash that the configuration takes' }
   },
   async run(invocation) {
     const { values, json } = invocation

@@ -1,0 +1,251 @@
+import { spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { parse } from 'yaml'
+import { ROOT } from '../support/config.ts'
+import { token } from '../support/tokens.ts'
+
+const MAIN = join(ROOT, 'src', 'main.ts')
+const SECRET = 'a secret of the tests, which nobody may ever see printed'
+
+const CONFIG = `identity:
+  jwt: { secret: "\${COMMANDS_SECRET}" }
+  api_keys: [{ id: ci, hash: "${'0'.repeat(64)}" }]
+defaults: { timeout: 7s, cors: { origins: ["https://app.example.com"] } }
+services:
+  orders: { base_url: "http://me.example.com:8080" }
+routes:
+  - { path: /api/v1/orders/**, service: orders, method: GET, strip_prefix: /api/v1, retry_config: { retries: 2 } }
+  - { path: /api/v1/orders/**, service: orders, methods: POST, permissions: [orders.write] }
+  - { path: /public/**, service: orders, authentication: none, ip_filter: { deny: [192.0.2.7] }, cors: false }
+rate_limits: { user_tiers: { free: { requests_per_minute: 5 } } }
+`
+
+interface Ran {
+  readonly status: number | null
+  readonly stdout: string
+  readonly stderr: string
+  // biome-ignore lint/suspicious/noExplicitAny: tests look into whatever came.
+  readonly json: any
+}
+
+/** Runs a command line on {@link CONFIG} as a user would, in a folder of its own. */
+function sallyport(t: Test, args: readonly string[], { config = CONFIG, env = {} } = {}): Ran {
+  const cwd = t.testdir({})
+  writeFileSync(join(cwd, 'gateway.yaml'), config)
+  const { status, stdout, stderr } = spawnSync(process.execPath, [MAIN, ...args], {
+    cwd,
+    encoding: 'utf8',
+    env: { PATH: process.env.PATH, COMMANDS_SECRET: SECRET, ...env }
+  })
+  t.notMatch(stdout + stderr, /\.ts:\d+:\d+\)?$/m, 'no stack')
+  t.notOk((stdout + stderr).includes(SECRET), 'no secret')
+  return {
+    status,
+    stdout,
+    stderr,
+    get json() {
+      return JSON.parse(stdout)
+    }
+  }
+}
+
+const FILE = ['-c', 'gateway.yaml']
+const WRONG = CONFIG.replace('service: orders, methods', 'servce: orders, methods').replace('7s', '7 sec')
+
+t.test('CFG-08 check: good is a line and 0; wrong is all problems with their places, and 1', async t => {
+  const good = sallyport(t, ['check', ...FILE])
+  t.equal(good.status, 0)
+  t.match(good.stdout, /^configuration [0-9a-f]{4} is good: 3 routes, 1 services\n$/)
+  const wrong = sallyport(t, ['check', ...FILE], { config: WRONG })
+  t.equal(wrong.status, 1)
+  t.match(wrong.stderr, /^gateway\.yaml:4:22 {2}defaults\.timeout {2}"7 sec" is no duration: .*\n/)
+  t.match(wrong.stderr, /^gateway\.yaml:9:32 {2}routes\[1\]\.servce {2}unknown key, did you mean "service"\?$/m)
+  t.match(wrong.stderr, /^2 problems$/m)
+  t.equal(wrong.stdout, '')
+})
+
+t.test('CFG-08 check --json and --annotations, for programs', async t => {
+  t.same(sallyport(t, ['check', ...FILE, '--json']).json, { ok: true, problems: [] })
+  const wrong = sallyport(t, ['check', ...FILE, '--json'], { config: WRONG })
+  t.equal(wrong.status, 1)
+  t.match(wrong.json, {
+    ok: false,
+    problems: [{ file: 'gateway.yaml', line: 4, column: 22, key: 'defaults.timeout' }, {}]
+  })
+  const annotated = sallyport(t, ['check', ...FILE, '--annotations', '--set', 'server.prt=1'], { config: WRONG })
+  t.equal(annotated.status, 1)
+  t.match(annotated.stdout, /^::error file=gateway\.yaml,line=4,col=22::defaults\.timeout "7 sec"/m)
+  t.match(annotated.stdout, /^::error::--set server\.prt server\.prt unknown key, did you mean "port"\?$/m)
+})
+
+t.test('C-02 check --prod asks for what production asks for', async t => {
+  const config = 'services: {}\n'
+  t.equal(sallyport(t, ['check', ...FILE], { config }).status, 0)
+  const { status, stderr } = sallyport(t, ['check', ...FILE, '--prod'], { config })
+  t.equal(status, 1)
+  t.match(stderr, /production needs a "secret"/)
+  t.equal(sallyport(t, ['check', ...FILE], { config, env: { ENVIRONMENT: 'production' } }).status, 1)
+})
+
+t.test('routes: in the order in which they are asked, with file and line', async t => {
+  const { status, stdout } = sallyport(t, ['routes', ...FILE])
+  t.equal(status, 0)
+  const rows = stdout.trimEnd().split('\n')
+  t.match(rows[0], /any +\/health\/\*\* +\(gateway\) +always first/)
+  t.match(
+    rows.slice(-3).map(row => row.trim().split(/ {2,}/)),
+    [
+      [
+        'GET|HEAD',
+        '/api/v1/orders/**',
+        'orders',
+        'JWT or key · limits by role or tier · retry · cors',
+        'gateway.yaml:8'
+      ],
+      [
+        'POST',
+        '/api/v1/orders/**',
+        'orders',
+        'JWT or key · permissions · limits by role or tier · cors',
+        'gateway.yaml:9'
+      ],
+      ['any', '/public/**', 'orders', 'open · limits by role or tier · ip filter', 'gateway.yaml:10']
+    ]
+  )
+  const { routes, reserved } = sallyport(t, ['routes', ...FILE, '--json']).json
+  t.ok(reserved.includes('/metrics'))
+  t.match(routes[2], { path: '/public/**', methods: null, service: 'orders', enabled: true, at: { line: 10 } })
+})
+
+t.test('CFG-07 CFG-10 config: one canonical spelling that loads again, secrets masked', async t => {
+  const { stdout } = sallyport(t, ['config', ...FILE])
+  const shown = parse(stdout)
+  t.match(shown, {
+    identity: { jwt: { secret: '••••••' } },
+    services: { orders: { url: 'http://me.example.com:8080' } },
+    routes: [{ methods: 'GET', retry: { attempts: 2 } }, {}, {}]
+  })
+  t.same(sallyport(t, ['config', 'show', ...FILE, '--json']).json, shown)
+  const again = stdout.replace('••••••', `"\${COMMANDS_SECRET}"`)
+  t.same(parse(sallyport(t, ['config', ...FILE], { config: again }).stdout), shown)
+})
+
+t.test('CFG-07 CFG-10 config --origin: command line over environment over file over default', async t => {
+  const args = ['config', 'show', '--origin', ...FILE, '--set', 'server.http2=false', '--json']
+  const env = { PORT: '9000', LOG_LEVEL: 'DEBUG' }
+  const { json } = sallyport(t, args, { env })
+  const origins = new Map(json.map(({ key, value, origin }: Record<string, string>) => [key, [value, origin]]))
+  t.same(origins.get('server.http2'), [false, '--set server.http2'])
+  t.same(origins.get('server.port'), [9000, '$PORT'])
+  t.same(origins.get('logging.level'), ['debug', '$LOG_LEVEL'])
+  t.same(origins.get('defaults.timeout'), ['7s', 'gateway.yaml:4'])
+  t.same(origins.get('identity.jwt.secret'), ['••••••', 'gateway.yaml:2 from $COMMANDS_SECRET'])
+  t.same(origins.get('storage.redis_timeout'), ['200ms', 'default'])
+  t.same(origins.get('routes[0].retry.attempts'), [2, 'gateway.yaml:8'])
+  const { stdout } = sallyport(t, args.slice(0, -1), { env })
+  t.match(stdout, /^server\.port = 9000 {2}\(\$PORT\)$/m)
+  t.match(stdout, /^identity\.jwt\.secret = "••••••" {2}\(gateway\.yaml:2 from \$COMMANDS_SECRET\)$/m)
+})
+
+t.test('C-24 token: signed with the configuration’s key, saying what it was told to', async t => {
+  const args = [
+    '--sub',
+    'bob',
+    '--role',
+    'a',
+    '--role',
+    'b',
+    '--permission',
+    'orders.*',
+    '--tier',
+    'free',
+    '--expires',
+    '10m'
+  ]
+  const { json } = sallyport(t, ['token', ...FILE, ...args, '--json'])
+  t.equal(json.expires_in, 600)
+  const claims = JSON.parse(Buffer.from(json.token.split('.')[1], 'base64url').toString())
+  t.match(claims, { sub: 'bob', roles: ['a', 'b'], permissions: ['orders.*'], tier: 'free' })
+  t.equal(claims.exp - claims.iat, 600)
+  const plain = sallyport(t, ['token', ...FILE]).stdout
+  const explained = sallyport(t, ['explain', ...FILE, '-H', `Authorization: Bearer ${plain.trim()}`, '/api/v1/orders'])
+  t.match(explained.stdout, /authentication +passes +as user:alice/)
+  const refused = sallyport(t, ['token', ...FILE, '--expires', 'soon'])
+  t.equal(refused.status, 1)
+  t.equal(refused.stderr, '--expires soon: write 30s, 10m, 1h or 7d\n')
+})
+
+t.test('token --api-key: a key, and the hash that makes it good', async t => {
+  const { key, hash } = sallyport(t, ['token', '--api-key', '--json']).json
+  const config = CONFIG.replace('0'.repeat(64), hash)
+  const args = ['explain', ...FILE, '-H', `X-API-Key: ${key}`, '/api/v1/orders/7', '--json']
+  t.match(sallyport(t, args, { config }).json, {
+    verdict: 'forwarded to orders',
+    forward: { path: '/orders/7', retries: 2 }
+  })
+  t.match(sallyport(t, args).json, { verdict: /unknown_api_key/, forward: null })
+})
+
+t.test('explain: the route, each concern with the place of its rule, and why not the neighbours', async t => {
+  const alice = ['-H', `Authorization: Bearer ${token({}, { secret: SECRET })}`]
+  const { json } = sallyport(t, ['explain', ...FILE, '-X', 'POST', ...alice, '/api/v1/orders', '--json'])
+  t.match(json, {
+    route: { service: 'orders', at: 'gateway.yaml:9' },
+    verdict: /^permissions refuses: 403 insufficient_permissions/,
+    forward: null
+  })
+  const steps = new Map(json.steps.map((step: { concern: string }) => [step.concern, step]))
+  t.match(steps.get('cors'), { outcome: 'passes', at: 'gateway.yaml:4' })
+  t.match(steps.get('permissions'), { outcome: 'refuses', at: 'gateway.yaml:9' })
+  t.match(steps.get('rate_limit'), { outcome: 'not reached' })
+  t.match(json.near[0], { at: 'gateway.yaml:8', because: /method/ })
+
+  const denied = sallyport(t, ['explain', ...FILE, '--from', '192.0.2.7', '/public/x'])
+  t.equal(denied.status, 0)
+  t.match(
+    denied.stdout,
+    /^GET \/public\/x {2}→ {2}route \/public\/\*\* \(gateway\.yaml:10\): ip_filter refuses: 403 ip_blocked/
+  )
+  t.match(sallyport(t, ['explain', ...FILE, '/nowhere']).stdout, /404 not_found: no route matches/)
+  t.match(sallyport(t, ['explain', ...FILE, '-X', 'PUT', '/api/v1/orders']).stdout, /405 .* only GET, HEAD, POST/)
+  t.match(sallyport(t, ['explain', ...FILE, '/health']).stdout, /belongs to the gateway itself/)
+  t.match(
+    sallyport(t, ['explain', ...FILE, '/a%00b']).stdout,
+    /^GET \/a%00b {2}→ {2}refused at the door: 400 bad_request/
+  )
+})
+
+t.test('a command line that makes no sense is one sentence with the remedy, and 1', async t => {
+  const wrong: [string[], string][] = [
+    [['chek'], '"chek" is no command, did you mean "check"?; "sallyport help" lists them\n'],
+    [
+      ['check', 'gateway.yaml'],
+      '"gateway.yaml" is not understood; if it is a configuration file, write -c gateway.yaml\n'
+    ],
+    [['routes', '--jsno'], "unknown option '--jsno'\n"],
+    [['check', ...FILE, '--set', 'x'], '--set x: write --set key.in.the.file=value\n'],
+    [['explain', ...FILE], 'explain needs a path: sallyport explain -X GET /api/v1/orders\n'],
+    [['explain', '--from', 'here', '/x'], '--from here: write an address, such as 192.0.2.1\n']
+  ]
+  for (const [args, sentence] of wrong) {
+    const { status, stderr, stdout } = sallyport(t, args)
+    t.strictSame([status, stderr, stdout], [1, sentence, ''], args.join(' '))
+  }
+  t.match(sallyport(t, ['routes', ...FILE, '--json'], { config: WRONG }).json, { ok: false, problems: [{}, {}] })
+})
+
+t.test('help: of all commands, and of each with every option', async t => {
+  const overview = sallyport(t, ['--help'])
+  t.equal(overview.status, 0)
+  for (const name of ['start', 'check', 'routes', 'explain', 'config', 'token']) {
+    t.match(overview.stdout, new RegExp(`^  ${name} `, 'm'))
+    const { status, stdout } = sallyport(t, [name, '--help'])
+    t.equal(status, 0)
+    t.match(stdout, new RegExp(`^usage: sallyport ${name}`))
+    for (const line of stdout.split('\n').filter(line => line.startsWith('  '))) t.match(line, / {2}\S+.* {2}\S/)
+    t.match(stdout, /-c, --config <file>/)
+    t.match(stdout, /--json/)
+  }
+})
