@@ -64,6 +64,8 @@ export class Gateway implements Control {
   readonly #switched = new Map<string, boolean>()
   #loaded: Loaded
   #seen: Seen
+  /** The files of the listener's certificate, as they were just before they were read. */
+  #certificateSeen: Seen
   #appliedAt: number
   #error: string | undefined
   #applying: Promise<unknown> = Promise.resolve()
@@ -78,6 +80,7 @@ export class Gateway implements Control {
     this.#seen = loaded.seen
     this.runtime = runtime
     this.server = new GatewayServer(loaded.snapshot.server, runtime)
+    this.#certificateSeen = seenNow(this.server.certificateFiles)
     this.#appliedAt = runtime.clock.now()
   }
 
@@ -106,20 +109,19 @@ export class Gateway implements Control {
 
   /** Follows changes of the configuration's files. A change that is not good is reported, and changes nothing. */
   watch(): void {
-    const { tls } = this.snapshot.server
     this.#unwatch?.()
     const stop = watchFiles(this.#seen, () => {
       this.reload().catch(() => {})
     })
-    const stopTls =
-      tls === undefined ? undefined : watchFiles(seenNow([tls.cert, tls.key]), () => this.#reloadCertificate())
+    const stopTls = watchFiles(this.#certificateSeen, () => this.#reloadCertificate())
     this.#unwatch = () => {
       stop()
-      stopTls?.()
+      stopTls()
     }
   }
 
   #reloadCertificate(): void {
+    this.#certificateSeen = seenNow(this.server.certificateFiles)
     try {
       this.server.reloadCertificate()
       this.runtime.log.info('the certificate has been read again')

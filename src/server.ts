@@ -153,9 +153,10 @@ export class GatewayServer {
     let server: AnyServer
     if (tls === undefined || atAdminDoor) server = http.createServer(options)
     else {
+      this.#runtime.metrics.certificateExpiry = expiryOf(tls.cert)
       const secure = {
         ...options,
-        ...this.#readCertificate(tls),
+        ...readCertificate(tls),
         handshakeTimeout: timeouts.headers,
         requestCert: tls.client_ca !== undefined,
         rejectUnauthorized: true
@@ -226,19 +227,21 @@ export class GatewayServer {
     return server
   }
 
+  /** Where the certificate is, its key, and the authorities of client certificates. */
+  get certificateFiles(): string[] {
+    const { tls } = this.#settings
+    return tls === undefined ? [] : [tls.cert, tls.key, ...(tls.client_ca === undefined ? [] : [tls.client_ca])]
+  }
+
   /** Reads the certificate again; connections opened from now on get the new one. @throws when it is not good */
   reloadCertificate(): void {
     const { tls } = this.#settings
     if (tls === undefined) return
-    const context = this.#readCertificate(tls)
+    const context = readCertificate(tls)
+    const expiry = expiryOf(tls.cert)
+    // Throws for a key that does not belong to the certificate, and keeps the one before.
     for (const server of this.#servers) if ('setSecureContext' in server) server.setSecureContext(context)
-  }
-
-  #readCertificate({ cert, key, client_ca: ca }: NonNullable<ServerSettings['tls']>): SecureContextOptions {
-    const context: SecureContextOptions = { cert: readFileSync(cert), key: readFileSync(key) }
-    if (ca !== undefined) context.ca = readFileSync(ca)
-    this.#runtime.metrics.certificateExpiry = expiryOf(cert)
-    return context
+    this.#runtime.metrics.certificateExpiry = expiry
   }
 
   #admit(socket: Socket): void {
@@ -385,6 +388,10 @@ function onClose(this: ServerResponse): void {
 }
 
 const kPeer = Symbol('peer')
+
+function readCertificate({ cert, key, client_ca: ca }: NonNullable<ServerSettings['tls']>): SecureContextOptions {
+  return { cert: readFileSync(cert), key: readFileSync(key), ...(ca === undefined ? {} : { ca: readFileSync(ca) }) }
+}
 
 function isWebSocket({ method, headers }: IncomingMessage): boolean {
   return method === 'GET' && headers.upgrade?.toLowerCase() === 'websocket'

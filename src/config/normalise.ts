@@ -6,7 +6,7 @@ import type { RateLimitsSettings } from '../limits/settings.ts'
 import { compileCondition, compileRegex, RegexError } from '../routing/conditions.ts'
 import { covers, type Pattern, PatternError, parsePattern } from '../routing/pattern.ts'
 import { matchKey, type RouteMatch } from '../routing/table.ts'
-import { http } from '../runtime/node.ts'
+import { http, tls } from '../runtime/node.ts'
 import type { TObject } from '../schema.ts'
 import { IDEMPOTENT, type RetryPolicy } from '../upstream/retry.ts'
 import type { InstanceConfig, ServiceConfig } from '../upstream/service.ts'
@@ -55,6 +55,8 @@ export interface Dialect {
 export interface SourceDocument {
   readonly document: Record<string, unknown>
   readonly files: readonly string[]
+  /** Gets what is looked at beyond the document, as certificates are. */
+  readonly seen: Seen
   /** What is wrong with, or doubtful about, the sources themselves. */
   readonly problems: readonly Problem[]
 }
@@ -75,6 +77,7 @@ export async function readDocument(sources: ConfigSources, seen: Seen = new Map(
   return {
     document,
     files: files.map(file => file.path),
+    seen,
     problems: [...problems, ...doubtfulVariables(variables)]
   }
 }
@@ -210,8 +213,9 @@ class Normaliser {
     this.#checkConflicts()
     this.#warnAboutUnused()
     const { gateway, server, storage, identity, logging, metrics, paths, admin, plugins, rate_limits } = this.#settled
+    const content = JSON.stringify([this.#settled, [...this.#services.values()].map(({ tls }) => tls)])
     return deepFreeze({
-      version: createHash('sha256').update(JSON.stringify(this.#settled)).digest('hex').slice(0, 12),
+      version: createHash('sha256').update(content).digest('hex').slice(0, 12),
       gateway,
       server,
       storage,
@@ -278,6 +282,7 @@ class Normaliser {
     const read = (key: 'ca' | 'cert' | 'key'): string | undefined => {
       const file = settings[key]
       if (file === undefined) return undefined
+      this.#source.seen.set(resolve(file), printOf(file))
       try {
         return readFileSync(file, 'utf8')
       } catch (error) {
@@ -291,6 +296,15 @@ class Normaliser {
     if (cert !== undefined) options.cert = cert
     if (key !== undefined) options.key = key
     if (settings.server_name !== undefined) options.servername = settings.server_name
+    if ((settings.cert === undefined) !== (settings.key === undefined)) {
+      const [given, missing] = settings.key === undefined ? ['cert', 'key'] : ['key', 'cert']
+      this.#problems.add([...path, given], `"${given}" needs "${missing}" beside it`)
+    }
+    try {
+      tls().createSecureContext(options)
+    } catch (error) {
+      this.#problems.add(path, `cannot be used: ${(error as Error).message}`)
+    }
     return options
   }
 

@@ -7,3 +7,4 @@ export const http = process.getBuiltinModule('node:http')
 /** Loaded when somebody has TLS. */
 export const https = (): typeof import('node:https') => process.getBuiltinModule('node:https')
 export const http2 = (): typeof import('node:http2') => process.getBuiltinModule('node:http2')
+export const tls = (): typeof import('node:tls') => process.getBuiltinModule('node:tls')

@@ -1,10 +1,8 @@
-import { mkdtempSync, rmSync } from 'node:fs'
 import http2 from 'node:http2'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { makeCertificate, writeCertificate } from '../support/certificates.ts'
 import { HOST, startDoor } from '../support/door.ts'
+import { temporaryFolder } from '../support/folder.ts'
 import { startGateway } from '../support/gateway.ts'
 import { raw } from '../support/raw.ts'
 import { token } from '../support/tokens.ts'
@@ -334,9 +332,7 @@ t.test('RLM-32 case and spelling of header fields, and forged addresses, share o
 
 t.test('H-40 AZN-13 HTTP/1.1, HTTP/2 and WebSockets are decided alike', async t => {
   const service = await startUpstream(t)
-  const folder = mkdtempSync(join(tmpdir(), 'sallyport-door-'))
-  t.teardown(() => rmSync(folder, { recursive: true }))
-  const files = writeCertificate(folder, 'door', makeCertificate({ name: 'door', hosts: ['localhost'] }))
+  const files = writeCertificate(temporaryFolder(t), 'door', makeCertificate({ name: 'door', hosts: ['localhost'] }))
   const routes = [
     { path: '/vault/**', service: 'service', permissions: ['vault'], websocket: true },
     { path: '/**', service: 'service', authentication: 'none', websocket: true }
