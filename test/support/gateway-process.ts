@@ -1,0 +1,57 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { Test } from 'tap'
+import { stringify } from 'yaml'
+import { ROOT } from './config.ts'
+import { SECRET } from './tokens.ts'
+
+export interface GatewayProcess {
+  readonly child: ChildProcess
+  readonly port: number
+  /** Lines of the log so far, parsed. */
+  lines(): Record<string, unknown>[]
+}
+
+export interface ProcessOptions {
+  /** How far its wall clock is ahead, in milliseconds. */
+  readonly aheadMs?: number
+}
+
+/** Writes a configuration for {@link startProcess}; write to it again and it is reloaded. */
+export function writeConfiguration(t: Test, document: object): { file: string; configure(document: object): void } {
+  const folder = t.testdir({})
+  const file = join(folder, 'gateway.yaml')
+  const base = {
+    server: { host: '127.0.0.1', port: 0, timeouts: { drain: '1s' } },
+    storage: { data_dir: join(folder, 'data') },
+    identity: { jwt: { secret: SECRET } }
+  }
+  const configure = ({ storage, ...next }: { storage?: object }): void =>
+    writeFileSync(file, stringify({ ...base, storage: { ...base.storage, ...storage }, ...next }))
+  configure(document)
+  return { file, configure }
+}
+
+/** Starts a gateway in a process of its own, as a user would, and waits until it listens; ends with the test. */
+export async function startProcess(
+  t: Test,
+  file: string,
+  { aheadMs = 0 }: ProcessOptions = {}
+): Promise<GatewayProcess> {
+  const shift = `data:text/javascript,const now=Date.now;Date.now=()=>now()+${aheadMs}`
+  const args = [...(aheadMs === 0 ? [] : ['--import', shift]), join(ROOT, 'src', 'main.ts'), '-c', file]
+  const child = spawn(process.execPath, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'inherit'] })
+  t.teardown(() => child.kill('SIGKILL'))
+  const text: string[] = []
+  const listening = new Promise<number>((resolve, reject) => {
+    child.once('exit', code => reject(new Error(`the gateway ended with ${code}\n${text.join('\n')}`)))
+    createInterface({ input: child.stdout }).on('line', line => {
+      text.push(line)
+      if (line.includes('sallyport is listening')) resolve(Number(new URL(JSON.parse(line).address).port))
+    })
+  })
+  const port = await listening
+  return { child, port, lines: () => text.map(line => JSON.parse(line)) }
+}
