@@ -31,7 +31,7 @@ export const errors = fp<{ snapshot: Snapshot; runtime: Runtime }>(
     const answer = (thrown: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
       const error = toGatewayError(thrown)
       const { exchange } = request
-      if (error.code === 'internal_error') request.log.error({ err: describe(thrown) }, 'request failed')
+      if (error.code === 'internal_error') request.log.error({ err: thrown }, 'request failed')
       exchange.errorCode = error.code
       if (exchange.uploading && !isSoonRead(exchange)) exchange.endConnection()
       if (error.reason !== undefined) exchange.reason = error.reason
@@ -69,13 +69,6 @@ const MUST_HAVE: Readonly<Record<number, readonly string[]>> = { 401: challenge(
 
 function setFields(reply: FastifyReply, fields: readonly string[] = []): void {
   for (let i = 0; i < fields.length; i += 2) reply.header(fields[i] as string, fields[i + 1] as string)
-}
-
-/** An exception for the log: what else hangs on it may be anything, other people's credentials included (H-121). */
-function describe(thrown: unknown): object {
-  if (!(thrown instanceof Error)) return { message: String(thrown) }
-  const { name, message, stack } = thrown
-  return { type: name, message, stack }
 }
 
 /** Fastify's own errors, and bugs, as entries of the catalogue: what an exception says is for the log (C-30). */

@@ -1,5 +1,5 @@
 import type { FastifyPluginCallback } from 'fastify'
-import type { Policy } from '../src/policy.ts'
+import type { Origin, Policy } from '../src/policy.ts'
 import authenticate, { jwt } from './authenticate.ts'
 import { permissions, requiredRoles } from './authorize.ts'
 import bodyLimit from './body-limit.ts'
@@ -11,10 +11,11 @@ import rateLimit, { preLimit } from './rate-limit.ts'
 import securityHeaders from './security-headers.ts'
 import telemetry from './telemetry.ts'
 
-/** One concern: a policy that routes ask for, or a Fastify plugin that is there for all. */
-export type Concern =
-  | { readonly name: string; readonly policy: Policy }
-  | { readonly name: string; readonly plugin: FastifyPluginCallback<never> }
+/** One concern: a policy that routes ask for, or a Fastify plugin that is there for all. Third parties' have an origin. */
+export type Concern = { readonly name: string; readonly origin?: Origin } & (
+  | { readonly policy: Policy }
+  | { readonly plugin: FastifyPluginCallback<never> }
+)
 
 const policy = (policy: Policy): Concern => ({ name: policy.name, policy })
 

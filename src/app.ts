@@ -1,14 +1,13 @@
-import Fastify, { type FastifyInstance, type FastifyPluginCallback, type RouteOptions } from 'fastify'
-import fp from 'fastify-plugin'
+import Fastify, { type FastifyInstance, type FastifyPluginCallback } from 'fastify'
 import type { Concern } from '../plugins/index.ts'
 import ownRoutes from '../routes/index.ts'
 import { ANY_METHOD, mountRoutes } from '../routes/proxy.ts'
-import type { Position } from './config/located.ts'
 import { ConfigError, type Problem } from './config/problem.ts'
 import type { Snapshot } from './config/snapshot.ts'
 import { type GatewayError, refuse } from './errors.ts'
 import { acquireAuthenticator, IdentityError } from './identity/authenticator.ts'
-import { OptionError, type Policy, type PolicyUse, type RouteHooks } from './policy.ts'
+import type { PolicyUse } from './policy.ts'
+import { pluginFailure, policyPlugin } from './policy-hooks.ts'
 import { type Exchange, exchangeOf } from './proxy/exchange.ts'
 import type { Route } from './proxy/route.ts'
 import { CLOSE, type Tunnel } from './proxy/tunnel.ts'
@@ -229,13 +228,9 @@ export async function createGeneration(snapshot: Snapshot, build: Build): Promis
     const own = collectOwnEndpoints(app)
     app.decorate('observers', [])
     for (const concern of concerns) {
-      if ('policy' in concern) await app.register(policyPlugin(concern.policy, snapshot, runtime, problems))
-      else
-        await app.register(concern.plugin as FastifyPluginCallback<Record<string, unknown>>, {
-          snapshot,
-          runtime,
-          ...identity
-        })
+      if ('policy' in concern)
+        await app.register(policyPlugin(concern.policy, concern.origin, { snapshot, runtime, problems }))
+      else await registerPlugin(app, concern, { snapshot, runtime, ...identity })
     }
     app.route({
       method: 'GET',
@@ -272,6 +267,19 @@ function prove(snapshot: Snapshot, concerns: readonly Concern[]): void {
           { ...route.at, key: name, message: `nothing provides this concern (route ${route.id})`, severity: 'error' }
         ])
     }
+  }
+}
+
+/** @throws {ConfigError} when a third party's plugin does not start */
+async function registerPlugin(
+  app: FastifyInstance,
+  { name, plugin, origin }: Extract<Concern, { plugin: unknown }>,
+  options: Record<string, unknown>
+): Promise<void> {
+  try {
+    await app.register(plugin as FastifyPluginCallback<Record<string, unknown>>, options)
+  } catch (error) {
+    throw origin === undefined ? error : pluginFailure(name, origin, error)
   }
 }
 
@@ -340,73 +348,4 @@ function collectOwnEndpoints(app: FastifyInstance): () => OwnEndpoint[] {
 
 function usesOf(concerns: Snapshot['defaults'], names: readonly string[]): Record<string, PolicyUse> {
   return Object.fromEntries(names.flatMap(name => (concerns[name] === undefined ? [] : [[name, concerns[name]]])))
-}
-
-/**
- * A policy as the Fastify plugin it is: when a route is added, its options are compiled and its hooks appended to the
- * route's. Since the plugins are registered in order, so are the hooks; a route that does not ask pays nothing.
- */
-function policyPlugin(
-  policy: Policy,
-  snapshot: Snapshot,
-  runtime: Runtime,
-  problems: Problem[]
-): FastifyPluginCallback {
-  return fp(
-    async app => {
-      app.addHook('onRoute', options => {
-        const { config } = options
-        const use = useOf(policy, options, snapshot)
-        if (config === undefined || use === undefined) return
-        const { route } = config
-        let hooks: RouteHooks | undefined
-        try {
-          hooks = policy.compile(use.options as never, { route, scope: use.scope, snapshot, runtime, app })
-        } catch (error) {
-          if (!(error instanceof OptionError)) throw error
-          const problem = optionProblem(policy.name, error, route?.concerns[policy.name]?.at, route?.id)
-          // What stands under the defaults is compiled for many routes and wrong but once.
-          if (
-            !problems.some(
-              ({ file, line, column }) =>
-                file !== undefined && file === problem.file && line === problem.line && column === problem.column
-            )
-          )
-            problems.push(problem)
-        }
-        if (hooks !== undefined) appendHooks(options, hooks)
-      })
-    },
-    { name: policy.name }
-  )
-}
-
-/** What a route asks of a policy: its own options, or the policy's for routes that say nothing. */
-function useOf(policy: Policy, { config }: RouteOptions, snapshot: Snapshot): PolicyUse | undefined {
-  const use = config?.policies?.[policy.name]
-  if (use !== undefined || config?.route === undefined || config.route.off.includes(policy.name)) return use
-  const options = policy.defaultOptions?.(snapshot)
-  return options === undefined ? undefined : { options, scope: config.route.id }
-}
-
-function optionProblem(
-  policy: string,
-  { message }: OptionError,
-  at: Position | undefined,
-  route: string | undefined
-): Problem {
-  return {
-    ...at,
-    key: policy,
-    message: route === undefined ? message : `${message} (route ${route})`,
-    severity: 'error'
-  }
-}
-
-function appendHooks(options: RouteOptions, hooks: RouteHooks): void {
-  for (const [name, hook] of Object.entries(hooks) as [keyof RouteHooks, unknown][]) {
-    if (hook === undefined) continue
-    const present = options[name] as unknown[] | undefined
-    options[name] = [...(present === undefined ? [] : [present].flat()), ...[hook].flat()] as never
-  }
 }

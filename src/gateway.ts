@@ -1,3 +1,4 @@
+import type { Concern } from '../plugins/index.ts'
 import { type Control, createGeneration, type Generation } from './app.ts'
 import { changesBetween } from './config/diff.ts'
 import { type ConfigSources, createSnapshot, readDocument } from './config/normalise.ts'
@@ -6,6 +7,7 @@ import type { Snapshot } from './config/snapshot.ts'
 import { type Seen, seenNow, watchFiles } from './config/watch.ts'
 import { type Concerns, loadConcerns } from './plugins.ts'
 import type { Policy } from './policy.ts'
+import { pluginFailure } from './policy-hooks.ts'
 import { Runtime } from './runtime/runtime.ts'
 import { GatewayServer } from './server.ts'
 import { createStore } from './store/create.ts'
@@ -59,7 +61,7 @@ export class Gateway implements Control {
   readonly runtime: Runtime
   readonly server: GatewayServer
   readonly #sources: ConfigSources
-  readonly #setUp = new Set<Policy>()
+  readonly #setUp = new WeakSet<Policy>()
   /** Routes that an administrator has switched on or off, until the next start. */
   readonly #switched = new Map<string, boolean>()
   #loaded: Loaded
@@ -141,7 +143,7 @@ export class Gateway implements Control {
     try {
       const loaded = await loadConfiguration(this.#sources, seen)
       this.#seen = seen
-      if (loaded.snapshot.version === this.snapshot.version && !this.#pluginsChanged(loaded)) {
+      if (loaded.snapshot.version === this.snapshot.version && this.#changedPlugins(loaded).length === 0) {
         this.#error = undefined
         return { version: loaded.snapshot.version, changed: false }
       }
@@ -167,8 +169,10 @@ export class Gateway implements Control {
     }
   }
 
-  #pluginsChanged(loaded: Loaded): boolean {
-    return loaded.concerns.order.some((concern, i) => concern !== this.#loaded.concerns.order[i])
+  /** Plugins whose files have changed; a plugin that comes or goes shows in the configuration. */
+  #changedPlugins(loaded: Loaded): string[] {
+    const running = new Set(this.#loaded.concerns.order.map(({ origin }) => origin?.url))
+    return loaded.concerns.order.filter(({ origin }) => !running.has(origin?.url)).map(({ name }) => name)
   }
 
   async #apply(loaded: Loaded): Promise<void> {
@@ -176,12 +180,13 @@ export class Gateway implements Control {
     const since = runtime.clock.monotonic()
     const generation = await this.#build(loaded)
     const before = this.snapshot
+    const plugins = this.#changedPlugins(loaded).map(name => `~ plugin ${name}`)
     this.#loaded = loaded
     this.#appliedAt = runtime.clock.now()
     this.#error = undefined
     this.server.swap(generation)
     const took = Math.round(runtime.clock.monotonic() - since)
-    const changes = changesBetween(before, loaded.snapshot)
+    const changes = [...changesBetween(before, loaded.snapshot), ...plugins]
     runtime.log.info(
       { generation: loaded.snapshot.version, took_ms: took },
       `configuration ${shortVersion(before)} → ${shortVersion(loaded.snapshot)}: ${changes.join(', ') || 'no visible change'}  (swap ${took} ms)`
@@ -193,9 +198,7 @@ export class Gateway implements Control {
 
   async #build(loaded: Loaded): Promise<Generation> {
     for (const concern of loaded.concerns.order) {
-      if (!('policy' in concern) || this.#setUp.has(concern.policy)) continue
-      await concern.policy.setup?.(this.runtime)
-      this.#setUp.add(concern.policy)
+      if ('policy' in concern) await this.#setUpOnce(concern.policy, concern)
     }
     const routes = loaded.snapshot.routes.map(route => ({
       ...route,
@@ -205,6 +208,16 @@ export class Gateway implements Control {
       { ...loaded.snapshot, routes },
       { runtime: this.runtime, concerns: loaded.concerns.order, control: this }
     )
+  }
+
+  async #setUpOnce(policy: Policy, { name, origin }: Concern): Promise<void> {
+    if (this.#setUp.has(policy)) return
+    try {
+      await policy.setup?.(this.runtime)
+    } catch (error) {
+      throw origin === undefined ? error : pluginFailure(name, origin, error)
+    }
+    this.#setUp.add(policy)
   }
 
   async setRouteEnabled(id: string, enabled: boolean): Promise<boolean> {

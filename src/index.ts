@@ -1,4 +1,12 @@
-/** What other programs may use of the gateway. */
+/** What plugins and other programs may use of the gateway. What is not here may change at any time. */
+export { type ErrorCode, GatewayError, type RefusalOptions, refuse } from './errors.ts'
+export type { Consumer } from './identity/consumer.ts'
 export { ApiGatewayRateLimiter, type ClientStats, RateLimitConfig } from './limits/api-gateway-rate-limiter.ts'
 export { RedisRateLimiter, type ScriptClient } from './limits/redis-rate-limiter.ts'
 export { TokenBucket } from './limits/token-bucket.ts'
+export { definePolicy, OptionError, type Policy, type PolicyContext, type RouteHooks } from './policy.ts'
+export type { Exchange } from './proxy/exchange.ts'
+export { ApiGatewayRouter } from './routing/router.ts'
+export type { Clock } from './runtime/clock.ts'
+export type { Runtime } from './runtime/runtime.ts'
+export { duration, listOf, type OptionNotes, oneOf, type Static, size, Type } from './schema.ts'

@@ -1,19 +1,20 @@
-import { statSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { dirname, resolve } from 'node:path'
+import { existsSync, statSync } from 'node:fs'
+import { createRequire, registerHooks } from 'node:module'
+import { basename, dirname, extname, isAbsolute, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { FastifyPluginCallback } from 'fastify'
 import fp from 'fastify-plugin'
 import { order as builtIn, type Concern } from '../plugins/index.ts'
 import { isMapping } from './config/aliases.ts'
-import { placeOf } from './config/located.ts'
+import { type Position, placeOf } from './config/located.ts'
 import type { Dialect } from './config/normalise.ts'
 import { type Problem, Problems, suggestion } from './config/problem.ts'
 import { documentSchema } from './config/schema.ts'
 import { KEYWORDS } from './config/validate.ts'
 import { printOf, type Seen } from './config/watch.ts'
 import { rateLimitsSchema } from './limits/settings.ts'
-import type { Policy } from './policy.ts'
+import type { Origin, Policy } from './policy.ts'
+import { causeOf } from './policy-hooks.ts'
 import type { TSchema } from './schema.ts'
 
 /** A third party's plugin, as `plugins:` names it. */
@@ -60,13 +61,9 @@ export async function loadConcerns(
   for (const [i, use] of plugins.entries()) {
     if (!isMapping(use) || typeof use.use !== 'string') continue // The schema says what is wrong with it.
     const path = ['plugins', i]
-    const from = placeOf(use, 'use')?.value.file
+    const at = placeOf(use, 'use')?.value
     try {
-      const concern = await load(
-        use as unknown as Use,
-        from === undefined ? process.cwd() : dirname(resolve(from)),
-        seen
-      )
+      const concern = await load(use as unknown as Use, at, seen)
       const place = placeIn(order, use as unknown as Use)
       if (typeof place === 'string') problems.add([...path, use.before === undefined ? 'after' : 'before'], place)
       else if (order.some(other => other.name === concern.name))
@@ -76,50 +73,85 @@ export async function loadConcerns(
         if ('policy' in concern) policies.push(concern.policy)
       }
     } catch (error) {
-      problems.add([...path, 'use'], `cannot be loaded: ${inOneLine(error)}`)
+      problems.add([...path, 'use'], `cannot be loaded: ${(error as Error).message}`)
     }
   }
   return { order, dialect: dialectOf(builtIn, policies, problems.failed), problems: problems.list }
 }
 
-function inOneLine(error: unknown): string {
-  const { code, message } = error as NodeJS.ErrnoException
-  if (code === 'ENOENT') return 'no such file'
-  if (code === 'MODULE_NOT_FOUND' || code === 'ERR_MODULE_NOT_FOUND')
-    return (message.split(' imported from ')[0] as string).split('\n')[0] as string
-  return error instanceof Error ? (message.split('\n')[0] as string) : String(error)
-}
-
-async function load(use: Use, folder: string, seen: Seen): Promise<Concern> {
-  const isPath = use.use.startsWith('.') || use.use.startsWith('/')
-  const file = isPath ? resolve(folder, use.use) : createRequire(resolve(folder, 'x.js')).resolve(use.use)
+/** @throws {Error} with a sentence that says why there is nothing to be had */
+async function load(use: Use, at: Position | undefined, seen: Seen): Promise<Concern> {
+  const file = locateFile(use.use, at === undefined ? process.cwd() : dirname(resolve(at.file)))
   seen.set(file, printOf(file))
+  if (!existsSync(file)) throw new Error('no such file')
   // A changed file is another module; the one before is let go of with its generation.
-  const url = `${pathToFileURL(file)}?v=${statSync(file).mtimeMs}`
-  const { default: exported } = (await import(url)) as { default: unknown }
+  const origin: Origin = { file, url: `${pathToFileURL(file)}?v=${statSync(file).mtimeMs}`, at }
+  const exported = await importDefault(origin)
   if (isPolicy(exported)) {
     checkSchema(exported.schema)
-    return { name: exported.name, policy: exported }
+    return { name: exported.name, policy: exported, origin }
   }
-  if (typeof exported === 'function') {
-    const name = use.use.replace(/^.*\/|\.[cm]?[jt]s$/g, '')
-    const plugin = fp(async app => {
-      await app.register(
-        exported as FastifyPluginCallback<Record<string, unknown>>,
-        (use.options ?? {}) as Record<string, unknown>
-      )
-    })
-    return { name, plugin: plugin as FastifyPluginCallback<never> }
-  }
-  throw new Error('has no policy and no Fastify plugin as its default export')
+  if (typeof exported !== 'function') throw new Error('has no policy and no Fastify plugin as its default export')
+  const name = basename(file, extname(file))
+  const plugin = fp(async app => {
+    await app.register(exported as FastifyPluginCallback<object>, (use.options ?? {}) as object)
+  })
+  return { name, plugin: plugin as FastifyPluginCallback<never>, origin }
 }
 
-/** @throws {Error} for a schema that asks for more than options can be held against */
+/** A path is meant from the file that names it; anything else is a package, looked for where that file is. */
+function locateFile(use: string, folder: string): string {
+  if (use.startsWith('.') || isAbsolute(use)) return resolve(folder, use)
+  try {
+    return createRequire(resolve(folder, 'x.js')).resolve(use)
+  } catch (error) {
+    throw (error as NodeJS.ErrnoException).code === 'MODULE_NOT_FOUND'
+      ? new Error(`no such package; a file is named from here: ./${use}`)
+      : new Error(causeOf(error, undefined))
+  }
+}
+
+async function importDefault(origin: Origin): Promise<unknown> {
+  offerOurselves()
+  try {
+    return ((await import(origin.url)) as { default: unknown }).default
+  } catch (error) {
+    throw new Error(causeOf(error, origin))
+  }
+}
+
+let offered = false
+
+/**
+ * What plugins import as `sallyport` is this gateway itself, wherever their files lie: with a copy of it, or none, they
+ * would have no errors and no types that it knows.
+ */
+function offerOurselves(): void {
+  if (offered) return
+  offered = true
+  const own = (name: string): string => new URL(`./${name}${extname(import.meta.filename)}`, import.meta.url).href
+  const ours = new Map([
+    ['sallyport', own('index')],
+    ['sallyport/testing', own('testing')]
+  ])
+  registerHooks({
+    resolve(specifier, context, next) {
+      const url = ours.get(specifier)
+      return url === undefined ? next(specifier, context) : { url, shortCircuit: true }
+    }
+  })
+}
+
+/** @throws {Error} for a schema that asks for more than options can be held against, or does not say what they are */
 function checkSchema(schema: object, path = 'schema'): void {
   for (const [keyword, value] of Object.entries(schema)) {
     if (!KEYWORDS.has(keyword)) throw new Error(`its ${path} uses "${keyword}", which is not understood here`)
     if (keyword === 'properties' || keyword === 'patternProperties') {
-      for (const [key, inner] of Object.entries(value as Record<string, object>)) checkSchema(inner, `${path}.${key}`)
+      for (const [key, inner] of Object.entries(value as Record<string, object>)) {
+        if (keyword === 'properties' && !('description' in inner))
+          throw new Error(`its ${path}.${key} has no description, which is what its users have to go by`)
+        checkSchema(inner, `${path}.${key}`)
+      }
     } else if (keyword === 'items') checkSchema(value as object, `${path}[]`)
     else if (keyword === 'anyOf') for (const inner of value as object[]) checkSchema(inner, path)
   }
@@ -135,7 +167,7 @@ function isPolicy(value: unknown): value is Policy {
 function placeIn(order: readonly Concern[], { before, after }: Use): number | string {
   const neighbour = before ?? after
   if (neighbour === undefined) return order.length
-  const at = order.findIndex(concern => concern.name === neighbour.replaceAll('-', '_'))
+  const at = order.findIndex(({ name }) => name.replaceAll('-', '_') === neighbour.replaceAll('-', '_'))
   if (at === -1)
     return `"${neighbour}" is no concern${suggestion(
       neighbour,

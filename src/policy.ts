@@ -1,4 +1,5 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
+import type { Position } from './config/located.ts'
 import type { RouteConfig, Snapshot } from './config/snapshot.ts'
 import type { Consumer } from './identity/consumer.ts'
 import type { Exchange } from './proxy/exchange.ts'
@@ -53,6 +54,15 @@ export interface PolicyContext {
   readonly runtime: Runtime
   /** The generation's Fastify app. */
   readonly app: FastifyInstance
+}
+
+/** Where a third party's plugin comes from. */
+export interface Origin {
+  readonly file: string
+  /** What it was imported as; another one when the file has changed. */
+  readonly url: string
+  /** Where the configuration names it. */
+  readonly at: Position | undefined
 }
 
 /** A concern that routes can ask for. Built-in ones and third parties' are made alike. */

@@ -57,6 +57,11 @@ const rules: readonly Rule[] = [
       (folderOf(to) === 'examples' && !(to === 'examples/backends.ts' && from === 'src/commands/start.ts'))
   },
   {
+    name: 'examples are written as third parties would: against what the package exports',
+    from: inFolder('examples/plugins'),
+    never: to => /^(src|plugins|routes|test|bench)\//.test(to)
+  },
+  {
     name: 'measurements never import tests, and tests never measurements',
     from: file => ['test', 'bench'].includes(folderOf(file)),
     never: (to, { from }) => folderOf(to) === (folderOf(from) === 'test' ? 'bench' : 'test')

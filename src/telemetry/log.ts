@@ -14,6 +14,16 @@ export interface Log {
   readonly pretty: boolean
 }
 
+/** What pino is told, wherever its lines go. */
+export const LOG_OPTIONS = { base: null, serializers: { err: describe } }
+
+/** An exception for the log: what else hangs on it may be anything, other people's credentials included (H-121). */
+function describe(thrown: unknown): object {
+  if (!(thrown instanceof Error)) return { message: String(thrown) }
+  const { name, message, stack } = thrown
+  return { type: name, message, stack }
+}
+
 /** Characters collected before they are written; a line that waits longer than {@link FLUSH_MS} goes out anyway. */
 const COLLECT = 32768
 const FLUSH_MS = 100
@@ -21,7 +31,7 @@ const FLUSH_MS = 100
 /** Makes the process's logger: JSON, buffered, to standard output; or for people, at once, on a terminal. */
 export async function createLog(settings: LoggingSettings, terminal = process.stdout.isTTY === true): Promise<Log> {
   const pretty = settings.format === 'pretty' || (settings.format === 'auto' && terminal)
-  const options = { level: settings.level, base: null }
+  const options = { ...LOG_OPTIONS, level: settings.level }
   if (pretty) {
     const { default: pinoPretty } = await import('pino-pretty')
     const stream = pinoPretty({

@@ -155,6 +155,7 @@ interface StoreState {
 export class RequestMetrics {
   readonly #endpoints = new Map<string, EndpointSeries>()
   readonly #services = new Map<string, ServiceSeries>()
+  readonly #plugins = new Map<string, Histogram>()
   readonly authenticationFailures = new LabelledCounter()
   readonly rateLimitHits = new LabelledCounter()
   readonly storeErrors: LabelledCounter
@@ -190,6 +191,16 @@ export class RequestMetrics {
       this.#services.set(name, series)
     }
     return series
+  }
+
+  /** The time that a third party's plugin takes; the same object every time. */
+  plugin(name: string): Histogram {
+    let histogram = this.#plugins.get(name)
+    if (histogram === undefined) {
+      histogram = new Histogram()
+      this.#plugins.set(name, histogram)
+    }
+    return histogram
   }
 
   /** All of it, for a registry. */
@@ -261,6 +272,11 @@ export class RequestMetrics {
         'counter',
         each(services, ({ service, errors }) =>
           [...errors].map(([stage, value]) => ({ labels: { service, stage }, value }))
+        )
+      ),
+      family('gateway_plugin_duration_seconds', 'Time in hooks of third parties’ plugins', 'histogram', () =>
+        [...this.#plugins].flatMap(([plugin, histogram]) =>
+          histogram.samples('gateway_plugin_duration_seconds', { plugin })
         )
       ),
       family('authentication_failures', 'Refused credentials by reason', 'counter', () =>

@@ -9,6 +9,7 @@ import type { Clock } from '../../src/runtime/clock.ts'
 import { systemClock } from '../../src/runtime/clock.ts'
 import { Runtime } from '../../src/runtime/runtime.ts'
 import type { Store } from '../../src/store/store.ts'
+import { LOG_OPTIONS } from '../../src/telemetry/log.ts'
 import { SECRET } from './tokens.ts'
 
 export interface TestGateway {
@@ -46,6 +47,8 @@ export interface GatewayOptions {
   readonly store?: Store
   readonly env?: Record<string, string>
   readonly random?: () => number
+  /** Further files in the folder of the configuration, as `t.testdir` takes them. */
+  readonly files?: Parameters<Test['testdir']>[0]
 }
 
 /** Settings that every test's gateway starts from: a free port, a known secret, no waiting at the end. */
@@ -60,7 +63,7 @@ export async function startGateway(
   document: object | string,
   options: GatewayOptions = {}
 ): Promise<TestGateway> {
-  const folder = t.testdir({})
+  const folder = t.testdir(options.files ?? {})
   const file = join(folder, 'gateway.yaml')
   const base = join(folder, 'base.yaml')
   writeFileSync(base, stringify(BASE))
@@ -102,7 +105,7 @@ export function captureLog(level = 'debug') {
       .flatMap(chunk => chunk.split('\n'))
       .filter(line => line !== '')
       .map(line => JSON.parse(line))
-  return { log: { logger: pino({ level, base: null }, sink), sink, pretty: false }, lines }
+  return { log: { logger: pino({ ...LOG_OPTIONS, level }, sink), sink, pretty: false }, lines }
 }
 
 /** One request over a connection of its own, the path sent as it is. */
