@@ -1,5 +1,5 @@
-import { refuse } from '../src/errors.ts'
 import { definePolicy } from '../src/policy.ts'
+import { bodyTooLarge } from '../src/proxy/body.ts'
 import { size } from '../src/schema.ts'
 
 /**
@@ -9,12 +9,9 @@ import { size } from '../src/schema.ts'
 export default definePolicy({
   name: 'body_limit',
   schema: size({ description: 'Largest request body; 0 for no limit.', default: '0b' }),
-  compile(bytes, { route }) {
+  compile(bytes) {
     if (bytes === 0) return undefined
-    const tooLarge = refuse('payload_too_large', {
-      details: `At most ${bytes} bytes are accepted.`,
-      reason: route === undefined ? undefined : 'body_limit'
-    })
+    const tooLarge = bodyTooLarge(bytes)
     return {
       onRequest(request, reply, done) {
         if (request.exchange.contentLength <= bytes) return done()

@@ -54,7 +54,7 @@ const server = Type.Object(
     http2: flag('Offer HTTP/2 by ALPN. Needs `tls`.', true),
     limits: Type.Object(
       {
-        connections: count('Most open connections; further ones wait in the kernel.', 20000),
+        connections: count('Most open connections; further ones are closed.', 20000),
         connections_per_ip: count('Most open connections of one address; further ones are closed. 0 for no limit.', 0),
         header_bytes: size({ description: 'Largest request head.', default: '16kb' }),
         headers: count('Most request header fields.', 200),

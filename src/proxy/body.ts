@@ -1,8 +1,14 @@
 import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
+import { type GatewayError, refuse } from '../errors.ts'
 
 /** Bodies up to this size are collected before they are sent, so that they can be sent again. Bytes. */
 export const COLLECT_BYTES = 65536
+
+/** The refusal of a body that is larger than a route allows. @param limit most bytes */
+export function bodyTooLarge(limit: number): GatewayError {
+  return refuse('payload_too_large', { details: `At most ${limit} bytes are accepted.`, reason: 'body_limit' })
+}
 
 /**
  * A request body on its way to a service. undici destroys what it sends, and destroying the request itself would take the

@@ -7,7 +7,7 @@ import { Deadline, type Deadlines } from '../upstream/deadline.ts'
 import type { Connection } from '../upstream/pool.ts'
 import { backoff } from '../upstream/retry.ts'
 import type { Instance } from '../upstream/service.ts'
-import { COLLECT_BYTES, collect, RequestBody } from './body.ts'
+import { bodyTooLarge, COLLECT_BYTES, collect, RequestBody } from './body.ts'
 import type { Exchange } from './exchange.ts'
 import { connectionTokens, mayListFields, OWNS, RESPONSE, responseRule } from './headers.ts'
 import type { Route } from './route.ts'
@@ -197,7 +197,7 @@ class Forwarding {
   failed(attempt: Attempt, stage: Stage, error: Error): void {
     if (this.over || attempt !== this.#attempt) return
     const body = this.#body instanceof RequestBody ? this.#body : undefined
-    if (body?.tooLarge && !this.answered) return this.#give(refuse('payload_too_large'))
+    if (body?.tooLarge && !this.answered) return this.#give(bodyTooLarge(this.route.maxBodyBytes))
     if (body?.clientGone) return this.#end()
     // What cannot even be put into words has not been tried.
     if (isUnspeakable(error)) return this.#give(refuse('bad_request', { reason: describe(error) }))
