@@ -1,4 +1,3 @@
-import type { ServerResponse } from 'node:http'
 import type { Dispatcher } from 'undici'
 import { type GatewayError, refuse } from '../errors.ts'
 import type { Clock } from '../runtime/clock.ts'
@@ -470,7 +469,7 @@ class Attempt {
     this.#over = true
     this.instance.pool.release(connection)
     const { exchange } = this.#forwarding
-    if (trailers.length > 0 && exchange.acceptsTrailers) addTrailers(exchange.response, trailers)
+    if (trailers.length > 0 && exchange.acceptsTrailers) addTrailers(exchange, trailers)
     if (this.#whole === undefined) exchange.response.end()
     else if (this.#whole.length > ONE_STRING_BYTES) exchange.response.end(this.#whole)
     else exchange.response.end(latin1(this.#whole), 'latin1')
@@ -526,23 +525,23 @@ function dropListed(fields: string[], listed: ReadonlySet<string>): void {
 }
 
 /** Trailers may not change how a message is framed, routed or authenticated (RFC 9110 section 6.5.1). */
-const TRAILER_FORBIDDEN = new Set([
-  'content-length',
-  'transfer-encoding',
-  'host',
-  'authorization',
-  'set-cookie',
-  'content-type',
-  'trailer'
-])
+const TRAILER_FORBIDDEN = new Set(['host', 'authorization', 'cookie', 'set-cookie', 'cache-control', 'location'])
 
-function addTrailers(response: ServerResponse, raw: Buffer[]): void {
-  const fields: [string, string][] = []
+/** What a service puts behind its answer; what the gateway has a say in as a header is no trailer either. */
+function addTrailers({ response, http2 }: Exchange, raw: Buffer[]): void {
+  const fields: string[] = []
   for (let i = 0; i < raw.length; i += 2) {
     const name = latin1(raw[i])
-    if (!TRAILER_FORBIDDEN.has(name.toLowerCase())) fields.push([name, latin1(raw[i + 1])])
+    if (responseRule(name) === RESPONSE.FORWARD && !TRAILER_FORBIDDEN.has(name.toLowerCase()))
+      fields.push(name, latin1(raw[i + 1]))
   }
-  response.addTrailers(fields)
+  response.addTrailers(http2 ? (http2Fields(fields) as never) : pairs(fields))
+}
+
+function pairs(fields: readonly string[]): [string, string][] {
+  const list: [string, string][] = []
+  for (let i = 0; i < fields.length; i += 2) list.push([fields[i] as string, fields[i + 1] as string])
+  return list
 }
 
 function stageOf(error: Error & { code?: string }, attempt: Attempt): Stage {
