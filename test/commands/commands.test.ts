@@ -3,7 +3,8 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
-import { ROOT } from '../support/config.ts'
+import { explainRequest } from '../../src/commands/explain.ts'
+import { load, ROOT } from '../support/config.ts'
 import { token } from '../support/tokens.ts'
 
 const MAIN = join(ROOT, 'src', 'main.ts')
@@ -208,13 +209,20 @@ t.test('explain: the route, each concern with the place of its rule, and why not
     denied.stdout,
     /^GET \/public\/x {2}→ {2}route \/public\/\*\* \(gateway\.yaml:10\): ip_filter refuses: 403 ip_blocked/
   )
-  t.match(sallyport(t, ['explain', ...FILE, '/nowhere']).stdout, /404 not_found: no route matches/)
-  t.match(sallyport(t, ['explain', ...FILE, '-X', 'PUT', '/api/v1/orders']).stdout, /405 .* only GET, HEAD, POST/)
-  t.match(sallyport(t, ['explain', ...FILE, '/health']).stdout, /belongs to the gateway itself/)
-  t.match(
-    sallyport(t, ['explain', ...FILE, '/a%00b']).stdout,
-    /^GET \/a%00b {2}→ {2}refused at the door: 400 bad_request/
-  )
+})
+
+t.test('explain: what never comes to a route says so', async t => {
+  const loaded = await load(t, { 'gateway.yaml': CONFIG }, { env: { COMMANDS_SECRET: SECRET } })
+  const verdicts: [method: string, target: string, verdict: RegExp][] = [
+    ['GET', '/nowhere', /^404 not_found: no route matches$/],
+    ['PUT', '/api/v1/orders', /^405 method_not_allowed: only GET, HEAD, POST$/],
+    ['GET', '/health', /^belongs to the gateway itself: /],
+    ['GET', '/a%00b', /^refused at the door: 400 bad_request \(control_character\)$/]
+  ]
+  for (const [method, target, verdict] of verdicts) {
+    const explained = await explainRequest(loaded, { method, target, headers: [], from: '127.0.0.1' })
+    t.match(explained, { request: { method, path: target }, route: null, verdict, near: [{ id: String }, {}, {}] })
+  }
 })
 
 t.test('a command line that makes no sense is one sentence with the remedy, and 1', async t => {
@@ -236,16 +244,16 @@ t.test('a command line that makes no sense is one sentence with the remedy, and 
   t.match(sallyport(t, ['routes', ...FILE, '--json'], { config: WRONG }).json, { ok: false, problems: [{}, {}] })
 })
 
-t.test('help: of all commands, and of each with every option', async t => {
+t.test('help: of all commands, and of one with every option', async t => {
   const overview = sallyport(t, ['--help'])
   t.equal(overview.status, 0)
-  for (const name of ['start', 'check', 'routes', 'explain', 'config', 'token']) {
+  for (const name of ['start', 'check', 'routes', 'explain', 'config', 'token'])
     t.match(overview.stdout, new RegExp(`^  ${name} `, 'm'))
-    const { status, stdout } = sallyport(t, [name, '--help'])
-    t.equal(status, 0)
-    t.match(stdout, new RegExp(`^usage: sallyport ${name}`))
-    for (const line of stdout.split('\n').filter(line => line.startsWith('  '))) t.match(line, / {2}\S+.* {2}\S/)
-    t.match(stdout, /-c, --config <file>/)
-    t.match(stdout, /--json/)
-  }
+  const { status, stdout } = sallyport(t, ['explain', '--help'])
+  t.equal(status, 0)
+  t.match(stdout, /^usage: sallyport explain \/path \[option\]…\n/)
+  const options = stdout
+    .split('\n')
+    .flatMap(line => /^ {2}(?:-\w,)? +--([a-z]+)(?: <[^>]+>)? {2,}\S/.exec(line)?.[1] ?? [])
+  t.same(options, ['request', 'header', 'from', 'config', 'port', 'host', 'set', 'json', 'help'])
 })
