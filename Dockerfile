@@ -3,9 +3,10 @@
 FROM node:24-bookworm-slim AS build
 WORKDIR /app
 COPY package.json package-lock.json ./
-# The image brings its own Node: the packages that carry one are left out.
-RUN npm ci --omit=optional --no-audit --no-fund
+# With the optional packages: the compiler is one of them.
+RUN npm ci --no-audit --no-fund
 COPY . .
+# The image brings its own Node: the packages that carry one are left out, like everything that only building needs.
 RUN npm run build && npm prune --omit=dev --omit=optional
 
 FROM node:24-bookworm-slim

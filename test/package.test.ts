@@ -1,0 +1,42 @@
+import { spawnSync } from 'node:child_process'
+import { cpSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { ROOT } from './support/config.ts'
+
+const { bin, exports, files } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
+
+/** As `npm install sallyport` leaves it, where Node runs no TypeScript; the packages it needs are those of this repository. */
+t.test('installed from a registry, the command and what plugins import are there', { timeout: 120_000 }, async t => {
+  const folder = t.testdir({})
+  const home = join(folder, 'node_modules', 'sallyport')
+  mkdirSync(home, { recursive: true })
+  // Without what tap adds to every Node that a test starts: the compiler does not take it.
+  const build = `NODE_OPTIONS= exec tsc -p tsconfig.build.json --outDir '${join(home, 'dist')}'`
+  const PATH = `${join(ROOT, 'node_modules', '.bin')}:${process.env.PATH}`
+  const built = spawnSync('sh', ['-c', build], { cwd: ROOT, encoding: 'utf8', env: { ...process.env, PATH } })
+  t.equal(built.status, 0, built.stdout + built.stderr)
+  cpSync(join(ROOT, 'examples', 'quickstart.yaml'), join(home, 'dist', 'examples', 'quickstart.yaml'))
+  for (const name of ['package.json', ...files.filter((name: string) => name !== 'dist')])
+    cpSync(join(ROOT, name), join(home, name), { recursive: true })
+  symlinkSync(join(ROOT, 'node_modules'), join(home, 'node_modules'))
+
+  const promised = [bin.sallyport, exports['./sallyport.schema.json']]
+  for (const entry of [exports['.'], exports['./testing']]) promised.push(entry.types, entry.default)
+  for (const path of promised) t.ok(existsSync(join(home, path)), path)
+  t.equal(readFileSync(join(home, bin.sallyport), 'utf8').split('\n')[0], '#!/usr/bin/env node')
+
+  const run = (...args: string[]) =>
+    spawnSync(process.execPath, [join(home, bin.sallyport), ...args], { cwd: folder, encoding: 'utf8' })
+  const quickstart = run('check')
+  t.match(quickstart.stdout, /is good/)
+  t.equal(quickstart.status, 0, quickstart.stderr)
+
+  writeFileSync(join(folder, 'package.json'), '{}')
+  writeFileSync(
+    join(folder, 'limiter.mjs'),
+    `import { TokenBucket } from 'sallyport'\nconsole.log(typeof TokenBucket)\n`
+  )
+  const { stdout, stderr } = spawnSync(process.execPath, ['limiter.mjs'], { cwd: folder, encoding: 'utf8' })
+  t.equal(stdout, 'function\n', stderr)
+})
