@@ -1,4 +1,4 @@
-import { existsSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { CONNECTIONS, type Contender, LIMIT, ORIGIN, type Place, SECRET } from './contender.ts'
 
@@ -13,7 +13,13 @@ export interface GatewayOptions {
   readonly entry?: string
 }
 
-const SOURCES = 'src/main.ts'
+/** Node's options and the sources, as `npm start` has them. */
+const [, ...START] = startScript().split(' ')
+
+function startScript(): string {
+  const { scripts } = JSON.parse(readFileSync(join(import.meta.dirname, '..', '..', 'package.json'), 'utf8'))
+  return scripts.start
+}
 
 /** Sallyport with everything on that issue 2 section 7 names. */
 export function fullGateway(name = 'full', title = 'Sallyport, all policies', options: GatewayOptions = {}): Contender {
@@ -77,7 +83,7 @@ function command(name: string, place: Place, options: GatewayOptions, policies: 
     ...policies
   }
   writeFileSync(file, JSON.stringify(document, undefined, 2))
-  return [process.execPath, options.entry ?? SOURCES, '-c', file]
+  return [process.execPath, ...START.slice(0, -1), options.entry ?? (START.at(-1) as string), '-c', file]
 }
 
 /** The entry of what `npm run build` made, if it has been run. */
