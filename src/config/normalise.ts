@@ -6,11 +6,13 @@ import type { RateLimitsSettings } from '../limits/settings.ts'
 import { compileCondition, compileRegex, RegexError } from '../routing/conditions.ts'
 import { covers, type Pattern, PatternError, parsePattern } from '../routing/pattern.ts'
 import { matchKey, type RouteMatch } from '../routing/table.ts'
+import { systemClock } from '../runtime/clock.ts'
 import { http, tls } from '../runtime/node.ts'
 import type { TObject } from '../schema.ts'
 import { IDEMPOTENT, type RetryPolicy } from '../upstream/retry.ts'
 import type { InstanceConfig, ServiceConfig } from '../upstream/service.ts'
 import { canonicalKeys, isMapping, merge, outsideFiles, setAt } from './aliases.ts'
+import { certificateTrouble } from './certificate.ts'
 import { conflictInWords, conflictsAmong } from './conflicts.ts'
 import { copyPlace, type Path, type Position, placeOf } from './located.ts'
 import { withoutCredentials } from './mask.ts'
@@ -212,6 +214,7 @@ class Normaliser {
     this.#checkReserved()
     this.#checkConflicts()
     this.#warnAboutUnused()
+    this.#checkCertificate()
     const { gateway, server, storage, identity, logging, metrics, paths, admin, plugins, rate_limits } = this.#settled
     const content = JSON.stringify([this.#settled, [...this.#services.values()].map(({ tls }) => tls)])
     return deepFreeze({
@@ -233,6 +236,16 @@ class Normaliser {
       warnings: [...this.#source.problems, ...this.#problems.list].filter(problem => !isError(problem)).sort(byPlace),
       files: this.#source.files
     })
+  }
+
+  /** The gateway's own certificate: one that is mended is a reason to read the configuration again. */
+  #checkCertificate(): void {
+    const files = this.#settled.server.tls
+    if (files === undefined) return
+    for (const file of [files.cert, files.key, files.client_ca])
+      if (file !== undefined) this.#source.seen.set(resolve(file), printOf(file))
+    for (const { key, message, severity } of certificateTrouble(files, systemClock.now()))
+      this.#problems.add(['server', 'tls', key], message, 'value', severity)
   }
 
   #addService(name: string, settings: ServiceSettings & Block): void {
