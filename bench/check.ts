@@ -73,7 +73,7 @@ function expect(so: boolean, otherwise: string): void {
 }
 
 /** One request on a connection of its own. */
-export function ask(port: number, path: string, headers: Readonly<Record<string, string>>): Promise<Answer> {
+function ask(port: number, path: string, headers: Readonly<Record<string, string>>): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const request = http.get({ host: '127.0.0.1', port, path, headers, agent: false, timeout: 10_000 }, response => {
       let body = ''

@@ -56,7 +56,7 @@ function fieldsOf(options: SecurityOptions): string[] {
 }
 
 /** These options in helmet's words. */
-export function helmetOptions(options: SecurityOptions): HelmetOptions {
+function helmetOptions(options: SecurityOptions): HelmetOptions {
   const { hsts_seconds: maxAge, content_security_policy: csp, frame_options: action, referrer_policy: policy } = options
   return {
     strictTransportSecurity: maxAge === 0 ? false : { maxAge },

@@ -129,7 +129,7 @@ function asValue(text: string): unknown {
 }
 
 /** An error as a user should see it. */
-export function inWords(error: unknown): string {
+function inWords(error: unknown): string {
   if (error instanceof ConfigError) {
     const { problems } = error
     return [...problems.map(formatProblem), `${problems.length} problem${problems.length === 1 ? '' : 's'}`].join('\n')

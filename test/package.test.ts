@@ -34,9 +34,11 @@ t.test('installed from a registry, the command and what plugins import are there
 
   writeFileSync(join(folder, 'package.json'), '{}')
   writeFileSync(
-    join(folder, 'limiter.mjs'),
-    `import { TokenBucket } from 'sallyport'\nconsole.log(typeof TokenBucket)\n`
+    join(folder, 'program.mjs'),
+    `import { TokenBucket } from 'sallyport'
+import { startGateway } from 'sallyport/testing'
+console.log(typeof TokenBucket, typeof startGateway)`
   )
-  const { stdout, stderr } = spawnSync(process.execPath, ['limiter.mjs'], { cwd: folder, encoding: 'utf8' })
-  t.equal(stdout, 'function\n', stderr)
+  const { stdout, stderr } = spawnSync(process.execPath, ['program.mjs'], { cwd: folder, encoding: 'utf8' })
+  t.equal(stdout, 'function function\n', stderr)
 })

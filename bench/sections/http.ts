@@ -20,7 +20,7 @@ import type { Options } from './section.ts'
 
 const CONNECTIONS = 64
 /** What bare @fastify/http-proxy cost on the machine on which the bars were set, in microseconds. */
-export const REFERENCE_US = 36
+const REFERENCE_US = 36
 
 const CONTENDERS: readonly Contender[] = [
   fullGateway(),

@@ -27,6 +27,6 @@ function authentication(options: unknown): string {
   return { required: 'JWT or key', optional: 'JWT or key, optional', none: 'open' }[mode as string] ?? String(mode)
 }
 
-export function unit(windowMs: number): string {
+function unit(windowMs: number): string {
   return { 1000: 's', 60000: 'min', 3600000: 'h', 86400000: 'day' }[windowMs] ?? `${windowMs / 1000} s`
 }

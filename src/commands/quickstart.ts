@@ -6,7 +6,7 @@ import type { ConfigSources } from '../config/normalise.ts'
 const ROOT = join(import.meta.dirname, '..', '..')
 
 /** The configuration that is served when none is given. */
-export const QUICKSTART = join(ROOT, 'examples', 'quickstart.yaml')
+const QUICKSTART = join(ROOT, 'examples', 'quickstart.yaml')
 
 /** The sources of a command: those that were given, else the quickstart's. */
 export function sourcesOf({ sources, configured }: Invocation): ConfigSources {

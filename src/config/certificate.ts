@@ -21,7 +21,7 @@ const DAY_MS = 86_400_000
 const NOTICE_MS = 21 * DAY_MS
 
 /** The certificates of a PEM file, the first one first. @throws for a file that cannot be read or holds none */
-export function readCertificates(file: string): X509Certificate[] {
+function readCertificates(file: string): X509Certificate[] {
   const blocks = readFileSync(file, 'utf8').match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g)
   if (blocks === null) throw new Error('holds no certificate in PEM')
   return blocks.map(block => new X509Certificate(block))

@@ -15,9 +15,6 @@ interface Place {
   readonly env?: readonly string[] | undefined
 }
 
-/** Plain data of which it is known where each part was written. */
-export type Located = unknown
-
 /**
  * Places are kept beside the data, by container and key, so that they survive merging, aliases and normalising: whoever
  * moves a value moves its place, and nobody else has to know.

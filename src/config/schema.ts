@@ -323,7 +323,7 @@ export const retry = Type.Union(
   }
 )
 
-export const circuitBreaker = Type.Union(
+const circuitBreaker = Type.Union(
   [
     Type.Literal(false),
     Type.Object({

@@ -1,7 +1,7 @@
 import type { Counter, Limit } from './limit.ts'
 
 /** Parts that a window is counted in. */
-export const SEGMENTS = 16
+const SEGMENTS = 16
 
 /**
  * No more than `limit` requests in any stretch of `windowMs`, wherever it begins. Requests are counted in sixteenths of the

@@ -299,7 +299,7 @@ function firstMatch<R extends RouteMatch>(
 }
 
 /** `/users/` is held by the rules for `/users`: many services answer both alike. */
-export function withoutTrailingSlash(path: string): string {
+function withoutTrailingSlash(path: string): string {
   return path.charCodeAt(path.length - 1) === 0x2f ? path.slice(0, -1) : path
 }
 
@@ -365,7 +365,7 @@ function inWords(conditions: readonly Condition[]): string[] {
 }
 
 /** Whether `earlier`, being asked first, leaves no request over for `later`. Conditions that are not the same are taken for independent. */
-export function shadows(earlier: RouteMatch, later: RouteMatch): boolean {
+function shadows(earlier: RouteMatch, later: RouteMatch): boolean {
   return (
     coversPath(earlier, later) &&
     includesAll(earlier.methods, later.methods) &&

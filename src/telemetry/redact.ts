@@ -3,9 +3,9 @@ const SECRET =
   /^(authorization|proxy-authorization|cookie|set-cookie|x-api-key|api-?key|access_token|token|secret|password|.*-(token|secret|key))$/i
 
 /** What stands where a secret was. */
-export const REDACTED = '[redacted]'
+const REDACTED = '[redacted]'
 
-export function isSecretName(name: string): boolean {
+function isSecretName(name: string): boolean {
   return SECRET.test(name)
 }
 

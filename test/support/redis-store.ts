@@ -17,7 +17,7 @@ export const noRedis =
 export const noRedisServer =
   process.env.REDIS_SERVER === undefined && 'no redis-server to start: apt install redis-server'
 
-export const redisUrl = process.env.TEST_REDIS_URL as string
+const redisUrl = process.env.TEST_REDIS_URL as string
 
 /** Terms under which a test is alone on a Redis that others use too. */
 export function ownTerms(terms: Partial<StoreTerms> = {}): StoreTerms {

@@ -172,7 +172,7 @@ interface Findings {
 }
 
 /** Parses one document, adding what is wrong with it to `findings`. JSON is read as the YAML that it is. */
-export async function parseConfigText(
+async function parseConfigText(
   text: string,
   file: string,
   env: Environment,
