@@ -5,6 +5,7 @@ import { type ConfigSources, createSnapshot, readDocument } from './config/norma
 import { ConfigError, formatProblem } from './config/problem.ts'
 import type { Snapshot } from './config/snapshot.ts'
 import { type Seen, seenNow, watchFiles } from './config/watch.ts'
+import { refuse } from './errors.ts'
 import { type Concerns, loadConcerns } from './plugins.ts'
 import type { Policy } from './policy.ts'
 import { pluginFailure } from './policy-hooks.ts'
@@ -55,6 +56,8 @@ export const NO_CONTROL: Control = {
   status: () => ({ version: '', appliedAt: 0, error: undefined }),
   setRouteEnabled: async () => false
 }
+
+const SHUTTING_DOWN = refuse('service_unavailable', { details: 'The gateway is shutting down.' })
 
 /** A gateway at work: one runtime, one door, and one generation after another. */
 export class Gateway implements Control {
@@ -151,8 +154,8 @@ export class Gateway implements Control {
       runtime.metrics.reloads.inc({ result: 'applied' })
       return { version: loaded.snapshot.version, changed: true }
     } catch (error) {
-      // What mends it may be in a file that this reading did not come to.
-      this.#seen = new Map([...this.#seen, ...seen])
+      // What mends it may be in a file that this reading did not come to: it is followed, as it is by now.
+      this.#seen = new Map([...seenNow([...this.#seen.keys()]), ...seen])
       runtime.metrics.reloads.inc({ result: 'refused' })
       const problems = error instanceof ConfigError ? error.problems : undefined
       this.#error =
@@ -229,6 +232,7 @@ export class Gateway implements Control {
   }
 
   #oneAtATime<T>(change: () => Promise<T>): Promise<T> {
+    if (this.#closing !== undefined) return Promise.reject(SHUTTING_DOWN)
     const result = this.#applying.then(change, change)
     this.#applying = result.catch(() => {})
     return result
@@ -249,9 +253,9 @@ export class Gateway implements Control {
   }
 
   async #close(graceMs: number): Promise<void> {
-    this.#unwatch?.()
     this.server.drain()
     await this.#applying
+    this.#unwatch?.()
     await this.server.close(graceMs)
     await this.runtime.close()
     this.runtime.sink.flush()
