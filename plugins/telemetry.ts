@@ -4,7 +4,7 @@ import type { Snapshot } from '../src/config/snapshot.ts'
 import type { Exchange } from '../src/proxy/exchange.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import { jsonLine, LEVELS, levelOf, type Outcome, prettyLine } from '../src/telemetry/access-log.ts'
-import { redactFields } from '../src/telemetry/redact.ts'
+import { harmless, redactFields } from '../src/telemetry/redact.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -73,7 +73,7 @@ function traceRequests(app: FastifyInstance, { log }: Runtime): void {
   app.addHook('onRequest', (request, _reply, done) => {
     const { exchange } = request
     request.log.info(
-      { method: exchange.method, path: exchange.path, fields: redactFields(exchange.request.rawHeaders) },
+      { method: exchange.method, path: harmless(exchange.path), fields: redactFields(exchange.request.rawHeaders) },
       'request started'
     )
     done()

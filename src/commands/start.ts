@@ -27,6 +27,7 @@ const start: Command = {
       loaded,
       backends !== undefined && invocation.values.port === undefined && !process.env.PORT
     )
+    keepTheLog(gateway)
     gateway.watch()
     await announce(gateway, invocation, backends)
     return untilStopped(gateway, backends)
@@ -118,6 +119,16 @@ async function tryThis(gateway: Gateway, address: string): Promise<string[]> {
 /** Good for an hour, and for as long as this run's secret is. */
 function quickstartToken(gateway: Gateway): Promise<string> {
   return signToken(gateway.snapshot, { subject: 'alice', roles: ['user'], seconds: 3600 })
+}
+
+/** However the process ends, what has been logged is written; and if a bug ends it, the last line says so. */
+function keepTheLog({ runtime: { log, sink } }: Gateway): void {
+  process.on('exit', () => sink.flush())
+  process.on('uncaughtException', error => {
+    sink.flush()
+    log.fatal({ err: error }, 'the gateway has failed')
+    process.exit(1)
+  })
 }
 
 /** Waits for a signal, then lets requests end. Returns the exit code. */

@@ -12,6 +12,10 @@ export interface GatewayProcess {
   readonly port: number
   /** Lines of the log so far, parsed. */
   lines(): Record<string, unknown>[]
+  /** Everything it has written, to the log and elsewhere. */
+  text(): string
+  /** Resolves with its exit code when it has ended, and all that it wrote has been read. */
+  readonly ended: Promise<number | null>
 }
 
 export interface ProcessOptions {
@@ -42,16 +46,21 @@ export async function startProcess(
 ): Promise<GatewayProcess> {
   const shift = `data:text/javascript,const now=Date.now;Date.now=()=>now()+${aheadMs}`
   const args = [...(aheadMs === 0 ? [] : ['--import', shift]), join(ROOT, 'src', 'main.ts'), '-c', file]
-  const child = spawn(process.execPath, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] })
   t.teardown(() => child.kill('SIGKILL'))
   const text: string[] = []
+  let errors = ''
+  child.stderr.on('data', chunk => {
+    errors += chunk
+  })
+  const ended = new Promise<number | null>(resolve => child.once('close', resolve))
   const listening = new Promise<number>((resolve, reject) => {
-    child.once('exit', code => reject(new Error(`the gateway ended with ${code}\n${text.join('\n')}`)))
+    ended.then(code => reject(new Error(`the gateway ended with ${code}\n${text.join('\n')}${errors}`)))
     createInterface({ input: child.stdout }).on('line', line => {
       text.push(line)
       if (line.includes('sallyport is listening')) resolve(Number(new URL(JSON.parse(line).address).port))
     })
   })
   const port = await listening
-  return { child, port, lines: () => text.map(line => JSON.parse(line)) }
+  return { child, port, lines: () => text.map(line => JSON.parse(line)), text: () => text.join('\n') + errors, ended }
 }
