@@ -4,9 +4,9 @@ import { refuse } from '../errors.ts'
 import { http, https } from '../runtime/node.ts'
 import type { Instance } from '../upstream/service.ts'
 import type { Exchange, Upgrade } from './exchange.ts'
-import type { ForwardContext } from './forward.ts'
+import { type ForwardContext, refusalOf, type Stage } from './forward.ts'
 import { closeFrame, FrameFollower } from './frames.ts'
-import { RESPONSE, responseRule } from './headers.ts'
+import { connectionTokens, OWNS, RESPONSE, responseRule } from './headers.ts'
 import type { Route } from './route.ts'
 
 /** Close codes of the gateway's own (RFC 6455 section 7.4). */
@@ -14,6 +14,12 @@ export const CLOSE = { GOING_AWAY: 1001, UNAUTHORIZED: 4401 } as const
 
 /** How long the two ends may take to answer a close frame, in milliseconds. */
 const CLOSING_MS = 1000
+/** How much of what a client sends before the handshake is done is read, in bytes; the rest waits where it is. */
+const EARLY_BYTES = 65536
+/** How long one end may go on after the other has ended, in milliseconds. */
+const HALF_OPEN_MS = 10_000
+/** How long an end may take to read what was sent before the tunnel ended, in milliseconds. */
+const FLUSHING_MS = 5000
 /** The longest a timer can be set for. */
 const LONGEST_TIMER = 2 ** 31 - 1
 
@@ -40,6 +46,9 @@ class Handshake {
   #request: ClientRequest | undefined
   #timer: NodeJS.Timeout | undefined
   #startedAt = 0
+  /** What the client sends before it knows whether there is anybody to read it. */
+  readonly #early: Buffer[] = []
+  #earlyBytes = 0
   #over = false
 
   constructor(exchange: Exchange, upgrade: Upgrade, route: Route, context: ForwardContext) {
@@ -51,11 +60,24 @@ class Handshake {
   }
 
   start(): void {
-    this.#timer = setTimeout(
-      () => this.#fail('timeout', new Error('no answer to the handshake')),
-      this.#route.timeoutMs
-    )
+    // A socket that nobody reads does not tell either that its client has gone.
+    this.#upgrade.socket.on('data', this.#onEarly).on('end', this.#onLeft)
+    this.#onEarly(this.#upgrade.head)
+    this.#timer = setTimeout(() => {
+      this.#context.failed?.(this.#route, 'timeout')
+      this.#give(refusalOf('timeout', new Error('no answer to the handshake')))
+    }, this.#route.timeoutMs)
     this.#try()
+  }
+
+  #onEarly = (chunk: Buffer): void => {
+    this.#early.push(chunk)
+    this.#earlyBytes += chunk.length
+    if (this.#earlyBytes > EARLY_BYTES) this.#upgrade.socket.pause()
+  }
+
+  #onLeft = (): void => {
+    this.#upgrade.socket.destroy()
   }
 
   #try(): void {
@@ -63,7 +85,7 @@ class Handshake {
     if (instance === undefined)
       return this.#give(refuse('service_unavailable', { reason: 'no_target', headers: ['retry-after', '1'] }))
     this.#instance = instance
-    const { exchange } = { exchange: this.#exchange }
+    const exchange = this.#exchange
     exchange.instance = instance.id
     exchange.attempts++
     this.#startedAt = this.#context.clock.monotonic()
@@ -75,44 +97,56 @@ class Handshake {
       port: instance.url.port || (secure ? 443 : 80),
       method: 'GET',
       path: instance.basePath + path + exchange.search,
+      maxHeaderSize: this.#route.service.config.pool.maxHeaderBytes,
       headers: ['host', instance.url.host, 'connection', 'Upgrade', 'upgrade', 'websocket', ...exchange.upstreamFields],
       agent: false
     })
     this.#request = request
-    const connecting = setTimeout(
-      () => request.destroy(new Error('connection timeout')),
-      this.#route.service.config.pool.connectTimeoutMs
-    )
-    let connected = false
+    let stage: Stage = 'connect'
+    const { connectTimeoutMs } = this.#route.service.config.pool
+    const connecting = setTimeout(() => {
+      stage = 'connect_timeout'
+      request.destroy(new Error(`no connection within ${connectTimeoutMs} ms`))
+    }, connectTimeoutMs)
     request.on('socket', socket => {
       socket.once(secure ? 'secureConnect' : 'connect', () => {
-        connected = true
+        stage = 'reset'
         clearTimeout(connecting)
         socket.setNoDelay(true)
       })
     })
     request.on('upgrade', (response, socket, head) => this.#accepted(response, socket as Socket, head))
     request.on('response', response => this.#refused(response))
-    request.on('error', error => {
+    request.on('error', (error: Error & { code?: string }) => {
       clearTimeout(connecting)
       if (this.#over || request !== this.#request) return
-      if (connected) return this.#fail('reset', error)
-      this.#route.service.unreachable(instance)
-      this.#context.failed?.(this.#route, 'connect')
-      if (this.#route.service.hasOther(instance)) return this.#try()
-      this.#fail('connect', error)
+      const failed = error.code?.startsWith('HPE_') ? 'protocol' : stage
+      this.#context.failed?.(this.#route, failed)
+      if (stage !== 'reset') {
+        this.#route.service.unreachable(instance)
+        if (this.#route.service.hasOther(instance)) return this.#try()
+      }
+      this.#give(refusalOf(failed, error))
     })
     request.end()
   }
 
   #accepted(response: IncomingMessage, upstream: Socket, head: Buffer): void {
+    upstream.on('error', () => upstream.destroy())
     if (this.#over) {
       upstream.destroy()
       return
     }
+    // Whatever it is that this service wants to speak, nobody has asked for it.
+    if (response.headers.upgrade?.toLowerCase() !== 'websocket') {
+      upstream.destroy()
+      this.#context.failed?.(this.#route, 'protocol')
+      return this.#give(refusalOf('protocol', new Error('101 to another protocol')))
+    }
     this.#end()
     const exchange = this.#exchange
-    const { socket: client, head: early } = this.#upgrade
+    const { socket: client } = this.#upgrade
+    client.off('data', this.#onEarly).off('end', this.#onLeft)
     exchange.upstreamMs = this.#context.clock.monotonic() - this.#startedAt
     exchange.reply?.hijack()
     exchange.response.statusCode = 101
@@ -123,7 +157,7 @@ class Handshake {
     client.write(`${text}\r\n`, 'latin1')
     const joined = new Tunnel(client, upstream, exchange, this.#context)
     exchange.onGone = joined
-    joined.start(early, head)
+    joined.start(Buffer.concat(this.#early), head)
   }
 
   /** The service's own answer, passed on as it is; no tunnel opens (H-113). */
@@ -137,34 +171,37 @@ class Handshake {
     for (const block of exchange.blocks) block.appendTo(fields, 0)
     exchange.response.shouldKeepAlive = false
     exchange.response.writeHead(response.statusCode as number, [...fields, ...exchange.fields])
-    response.on('error', () => exchange.response.destroy())
+    exchange.onGone = { gone: () => response.destroy() }
+    const { idleTimeoutMs } = this.#route.service.config.pool
+    if (idleTimeoutMs > 0) response.setTimeout(idleTimeoutMs, () => response.destroy(new Error('it says no more')))
+    response.on('error', error => {
+      exchange.reason = `reset: ${error.message}`
+      exchange.response.destroy()
+    })
     response.on('data', (chunk: Buffer) => {
       exchange.bytesOut += chunk.length
     })
     response.pipe(exchange.response)
   }
 
-  #fields({ rawHeaders }: IncomingMessage): string[] {
+  /** The service's fields but for hop-by-hop ones, and those that the route's policies speak for. */
+  #fields({ rawHeaders, headers }: IncomingMessage): string[] {
+    const { owns, tunnelled } = this.#exchange
+    const listed = connectionTokens(headers.connection ?? '')
     const fields: string[] = []
     for (let i = 0; i < rawHeaders.length; i += 2) {
-      const rule = responseRule(rawHeaders[i] as string)
-      if (rule !== RESPONSE.DROP && rule !== RESPONSE.CONNECTION)
-        fields.push(rawHeaders[i] as string, rawHeaders[i + 1] as string)
+      const name = rawHeaders[i] as string
+      const rule = responseRule(name)
+      const dropped =
+        rule === RESPONSE.DROP ||
+        rule === RESPONSE.CONNECTION ||
+        (rule === RESPONSE.CORS && (owns & OWNS.CORS) !== 0) ||
+        (rule === RESPONSE.RATE_LIMIT && (owns & OWNS.RATE_LIMIT) !== 0) ||
+        // There is no body to a 101 (RFC 9110 section 8.6).
+        (rule === RESPONSE.CONTENT_LENGTH && tunnelled)
+      if (!dropped && !listed.includes(name.toLowerCase())) fields.push(name, rawHeaders[i + 1] as string)
     }
     return fields
-  }
-
-  #fail(stage: 'connect' | 'reset' | 'timeout', error: Error): void {
-    this.#context.failed?.(this.#route, stage)
-    const reason = `${stage}: ${error.message}`
-    this.#give(
-      stage === 'timeout'
-        ? refuse('gateway_timeout', { reason })
-        : refuse('bad_gateway', {
-            reason,
-            proxyStatus: stage === 'connect' ? 'connection_refused' : 'connection_terminated'
-          })
-    )
   }
 
   #give(error: Error): void {
@@ -193,9 +230,9 @@ export class Tunnel {
   readonly #upstream: Socket
   readonly #exchange: Exchange
   readonly #context: ForwardContext
-  readonly #down = new FrameFollower()
-  readonly #up = new FrameFollower()
-  #closing: { code: number; reason: string } | undefined
+  readonly #down: Direction
+  readonly #up: Direction
+  #closing = false
   #timer: NodeJS.Timeout | undefined
   #expiry: NodeJS.Timeout | undefined
   #over = false
@@ -205,9 +242,11 @@ export class Tunnel {
     this.#upstream = upstream
     this.#exchange = exchange
     this.#context = context
+    this.#down = new Direction(upstream, client)
+    this.#up = new Direction(client, upstream)
   }
 
-  /** @param early bytes that came with the request, @param head bytes that came with its answer. */
+  /** @param early bytes that came behind the request, @param head bytes that came with its answer. */
   start(early: Buffer, head: Buffer): void {
     const { metrics, tunnels, websocketIdleMs } = this.#context
     metrics.websockets++
@@ -217,9 +256,12 @@ export class Tunnel {
       socket.setTimeout(websocketIdleMs, () => this.close(CLOSE.GOING_AWAY, 'idle'))
       socket.on('error', () => this.#destroy())
       socket.on('close', () => this.#destroy())
+      socket.on('end', () => {
+        this.#timer ??= setTimeout(() => this.#destroy(), HALF_OPEN_MS)
+      })
     }
-    this.#pass(this.#upstream, this.#client, this.#down, false, head)
-    this.#pass(this.#client, this.#upstream, this.#up, true, early)
+    this.#down.start(head)
+    this.#up.start(early)
     const { consumer } = this.#exchange
     if (consumer !== undefined) {
       const left = consumer.expiresAt - this.#context.clock.now()
@@ -228,40 +270,17 @@ export class Tunnel {
     }
   }
 
-  #pass(from: Socket, to: Socket, frames: FrameFollower, upwards: boolean, first: Buffer): void {
-    const onData = (chunk: Buffer): void => {
-      if (upwards) this.#exchange.bytesIn += chunk.length
-      else this.#exchange.bytesOut += chunk.length
-      const whole = frames.push(chunk)
-      if (this.#closing === undefined) {
-        if (!to.write(chunk)) from.pause()
-      } else if (whole > 0) {
-        to.write(chunk.subarray(0, whole))
-        this.#sendClose(to, upwards)
-        from.off('data', onData).resume()
-      } else to.write(chunk)
-    }
-    if (first.length > 0) onData(first)
-    from.on('data', onData)
-    to.on('drain', () => from.resume())
-    from.on('end', () => to.end())
-  }
-
   /**
    * Closes the WebSocket with a code, at both ends, between two frames; an end that does not answer in a second is cut.
    */
   close(code: number, reason: string): void {
-    if (this.#over || this.#closing !== undefined) return
-    this.#closing = { code, reason }
+    if (this.#over || this.#closing) return
+    this.#closing = true
     this.#exchange.reason = reason
-    if (this.#down.atBoundary) this.#sendClose(this.#client, false)
-    if (this.#up.atBoundary) this.#sendClose(this.#upstream, true)
+    this.#down.endWith(closeFrame(code, reason, false))
+    this.#up.endWith(closeFrame(code, reason, true))
+    clearTimeout(this.#timer)
     this.#timer = setTimeout(() => this.#destroy(), CLOSING_MS)
-  }
-
-  #sendClose(to: Socket, masked: boolean): void {
-    if (this.#closing === undefined || to.writableEnded) return
-    to.end(closeFrame(this.#closing.code, this.#closing.reason, masked))
   }
 
   gone(): void {
@@ -273,9 +292,56 @@ export class Tunnel {
     this.#over = true
     clearTimeout(this.#timer)
     clearTimeout(this.#expiry)
+    this.#exchange.bytesIn = this.#up.bytes
+    this.#exchange.bytesOut = this.#down.bytes
     this.#context.metrics.websockets--
     this.#context.tunnels.delete(this)
-    this.#client.destroySoon()
-    this.#upstream.destroySoon()
+    for (const socket of [this.#client, this.#upstream]) {
+      // What has been sent may still arrive, if somebody takes it in time.
+      socket.destroySoon()
+      if (!socket.destroyed) setTimeout(() => socket.destroy(), FLUSHING_MS).unref()
+    }
+  }
+}
+
+/** What goes from one end of a tunnel to the other. */
+class Direction {
+  readonly #from: Socket
+  readonly #to: Socket
+  readonly #frames = new FrameFollower()
+  #lastWords: Buffer | undefined
+  bytes = 0
+
+  constructor(from: Socket, to: Socket) {
+    this.#from = from
+    this.#to = to
+  }
+
+  /** @param first what has come already */
+  start(first: Buffer): void {
+    this.#from.on('data', this.#pass)
+    this.#from.on('end', () => this.#to.end())
+    this.#to.on('drain', () => this.#from.resume())
+    this.#from.resume()
+    if (first.length > 0) this.#pass(first)
+  }
+
+  /** Ends it with a frame of our own, once the one under way is complete; nothing follows. */
+  endWith(frame: Buffer): void {
+    this.#lastWords = frame
+    if (this.#frames.atBoundary) this.#end()
+  }
+
+  #pass = (chunk: Buffer): void => {
+    this.bytes += chunk.length
+    const whole = this.#frames.push(chunk)
+    const last = this.#lastWords !== undefined && whole > 0
+    if (!this.#to.write(last ? chunk.subarray(0, whole) : chunk)) this.#from.pause()
+    if (last) this.#end()
+  }
+
+  #end(): void {
+    this.#from.off('data', this.#pass).resume()
+    if (!this.#to.writableEnded) this.#to.end(this.#lastWords as Buffer)
   }
 }
