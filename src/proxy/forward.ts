@@ -566,7 +566,7 @@ const LATE: Partial<Record<Stage, string>> = {
 }
 
 /** The answer for a try that failed at `stage` with `error`: 502, or 504 if it was a matter of time. */
-function refusalOf(stage: Stage, error: Error & { code?: string }): GatewayError {
+export function refusalOf(stage: Stage, error: Error & { code?: string }): GatewayError {
   const reason = `${stage}: ${describe(error)}`
   switch (stage) {
     case 'connect':
