@@ -39,14 +39,14 @@ plugins:
   - { use: ./greeting.ts, before: rate_limit }
 `
 
-export const GREETING = `import { definePolicy, Type } from 'ROOT/src/testing.ts'
+export const GREETING = `import { definePolicy, Type } from 'sallyport'
 export default definePolicy({
   name: 'greeting',
   schema: Type.Object({
     text: Type.String({ description: 'What to say.', minLength: 1 }),
     repeat: Type.Integer({ description: 'How often.', default: 1, minimum: 1, maximum: 3 })
   }),
-  compile: ({ text, repeat }) => ({ onRequest: (_request, reply, done) => { reply.header('x-greeting', text.repeat(repeat)); done() } })
+  compile: ({ text, repeat }) => ({ onRequest: (request, _reply, done) => { request.exchange.fields.push('x-greeting', text.repeat(repeat)); done() } })
 })
 `
 

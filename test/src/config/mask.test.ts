@@ -1,8 +1,7 @@
-import { join } from 'node:path'
 import t from 'tap'
 import { masked } from '../../../src/config/mask.ts'
 import { complete } from '../../../src/config/validate.ts'
-import { load, problemsOf, ROOT } from '../../support/config.ts'
+import { load, problemsOf } from '../../support/config.ts'
 
 const SECRETS = [
   'hush-jwt-hush-jwt-hush-jwt-hush-jwt',
@@ -26,7 +25,7 @@ routes: [{ path: /x, service: s, plugins: { vault: { password: ${SECRETS[5]}, no
 plugins: [{ use: ./vault.ts }, { use: ./plain.ts, options: { deep: { apiKey: ${SECRETS[7]} } } }]
 `
 
-const VAULT = `import { definePolicy, Type } from '${join(ROOT, 'src', 'testing.ts')}'
+const VAULT = `import { definePolicy, Type } from 'sallyport'
 export default definePolicy({
   name: 'vault',
   schema: Type.Object({

@@ -5,11 +5,10 @@ import { ConfigError, type Problem, whereIs } from '../../../src/config/problem.
 import { checkConfiguration } from '../../../src/gateway.ts'
 import { GOOD, GREETING, TYPOS, withTypo } from '../../support/typos.ts'
 
-const ROOT = join(import.meta.dirname, '..', '..', '..')
 const ENV = { ORDERS_URL: 'http://127.0.0.1:4100', TYPO_SECRET: 'a secret of the tests, long enough to be one' }
 
 t.test('CFG-08 H-120 each of forty slips is refused with its place, its key and the nearest fix', async t => {
-  const folder = t.testdir({ 'greeting.ts': GREETING.replace('ROOT', ROOT) })
+  const folder = t.testdir({ 'greeting.ts': GREETING })
   const file = join(folder, 'gateway.yaml')
   const data = ['storage.data_dir', join(folder, 'data'), 'test'] as const
   const check = async (text: string): Promise<readonly Problem[]> => {
