@@ -121,11 +121,10 @@ function quickstartToken(gateway: Gateway): Promise<string> {
   return signToken(gateway.snapshot, { subject: 'alice', roles: ['user'], seconds: 3600 })
 }
 
-/** However the process ends, what has been logged is written; and if a bug ends it, the last line says so. */
+/** However the process ends, what has been logged is written; a bug that ends it has a line of its own. */
 function keepTheLog({ runtime: { log, sink } }: Gateway): void {
   process.on('exit', () => sink.flush())
   process.on('uncaughtException', error => {
-    sink.flush()
     log.fatal({ err: error }, 'the gateway has failed')
     process.exit(1)
   })

@@ -31,7 +31,7 @@ t.test('OBS-16 every request has its line when the process has ended, however la
   t.equal(new Set(accessLines(gateway).map(({ request_id }) => request_id)).size, 500)
 })
 
-t.test('H-121 a crash loses no line, is the last one itself, and gives nothing away', async t => {
+t.test('H-121 a crash loses no line, has one of its own, and gives nothing away', async t => {
   const plugin = join(temporaryFolder(t), 'crash.ts')
   writeFileSync(
     plugin,
@@ -55,11 +55,9 @@ t.test('H-121 a crash loses no line, is the last one itself, and gives nothing a
   await call(gateway.port, '/crash').catch(() => {})
   t.equal(await gateway.ended, 1)
   t.equal(accessLines(gateway).filter(({ path }) => path === '/x').length, 50)
-  t.match(gateway.lines().at(-1), {
-    level: 60,
-    msg: 'the gateway has failed',
-    err: { message: 'a bug', stack: /crash\.ts/ }
-  })
+  const [said, ...more] = gateway.lines().filter(({ level }) => level === 60)
+  t.match(said, { msg: 'the gateway has failed', err: { message: 'a bug', stack: /crash\.ts/ } })
+  t.same(more, [])
   t.notMatch(gateway.text(), 'hunter2')
 })
 
