@@ -10,6 +10,7 @@ import { type Concerns, loadConcerns } from './plugins.ts'
 import type { Policy } from './policy.ts'
 import { pluginFailure } from './policy-hooks.ts'
 import { Runtime } from './runtime/runtime.ts'
+import type { TObject } from './schema.ts'
 import { GatewayServer } from './server.ts'
 import { createStore } from './store/create.ts'
 import { createLog } from './telemetry/log.ts'
@@ -110,6 +111,11 @@ export class Gateway implements Control {
 
   get snapshot(): Snapshot {
     return this.#loaded.snapshot
+  }
+
+  /** The schema of its document, with the options of its plugins. */
+  get schema(): TObject {
+    return this.#loaded.concerns.dialect.schema
   }
 
   /** Follows changes of the configuration's files. A change that is not good is reported, and changes nothing. */

@@ -1,4 +1,6 @@
 /** What plugins and other programs may use of the gateway. What is not here may change at any time. */
+export { ApiGatewayManager } from './api-gateway-manager.ts'
+export { ConfigError, type Problem } from './config/problem.ts'
 export { type ErrorCode, GatewayError, type RefusalOptions, refuse } from './errors.ts'
 export type { Consumer } from './identity/consumer.ts'
 export { ApiGatewayRateLimiter, type ClientStats, RateLimitConfig } from './limits/api-gateway-rate-limiter.ts'

@@ -44,6 +44,8 @@ export interface ConfigSources {
   readonly envFile?: string | undefined
   /** `['server.port', 9000, '--port']` */
   readonly overrides: readonly (readonly [path: string, value: unknown, source: string])[]
+  /** What a program says itself, over the files. */
+  readonly document?: Readonly<Record<string, unknown>> | undefined
 }
 
 /** What the rest of the gateway brings to the configuration's language. */
@@ -74,6 +76,7 @@ export async function readDocument(sources: ConfigSources, seen: Seen = new Map(
   const { files, problems } = await readConfigFiles(sources.files, variables.values, seen)
   const document: Record<string, unknown> = {}
   for (const file of files) merge(document, canonicalKeys(file.data))
+  if (sources.document !== undefined) merge(document, canonicalKeys(structuredClone(sources.document)))
   applyEnvironment(document, variables)
   for (const [path, value, source] of sources.overrides) setAt(document, path, value, outsideFiles(source))
   return {
