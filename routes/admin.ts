@@ -2,6 +2,7 @@ import type { FastifyPluginAsync } from 'fastify'
 import { refuse } from '../src/errors.ts'
 import { revocationKey } from '../src/identity/revocation.ts'
 import { parseToken } from '../src/identity/token-form.ts'
+import { network } from '../src/limits/plan.ts'
 import { Type } from '../src/schema.ts'
 import { administrators, fromStore, guardOwnEndpoints, validatorCompiler } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
@@ -43,9 +44,10 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
     '/rate-limits/:consumer',
     administrators('What a caller has used, and what is left: `user:alice`, `key:ci`, `ip:192.0.2.1`, `global`'),
     async ({ params }) => {
-      const usages = await fromStore(runtime.store.usage(params.consumer, snapshot.rateLimits))
+      const consumer = subjectOf(params.consumer)
+      const usages = await fromStore(runtime.store.usage(consumer, snapshot.rateLimits))
       return {
-        consumer: params.consumer,
+        consumer,
         limits: usages.map(({ name, algorithm, limit, windowMs, used, remaining, resetMs }) => ({
           name,
           algorithm,
@@ -63,7 +65,7 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
     '/rate-limits/:consumer',
     administrators('Forgets what a caller has used'),
     async ({ params }, reply) => {
-      await fromStore(runtime.store.reset(params.consumer, snapshot.rateLimits))
+      await fromStore(runtime.store.reset(subjectOf(params.consumer), snapshot.rateLimits))
       return reply.code(204).send()
     }
   )
@@ -94,6 +96,11 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
       return reply.code(204).send()
     }
   )
+}
+
+/** An address is counted with its neighbours, and the name of an IPv6 network has a slash in it, which no parameter may. */
+function subjectOf(consumer: string): string {
+  return consumer.startsWith('ip:') ? `ip:${network(consumer.slice(3))}` : consumer
 }
 
 export default admin

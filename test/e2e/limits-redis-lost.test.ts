@@ -125,30 +125,34 @@ t.test('C-29 H-86 on_store_error: deny lets nobody through, but those who have n
   t.equal((await gateway.call('/api/x', { token: bearer })).status, 200)
 })
 
-t.test('H-86 C-29 a gateway starts without its Redis, says so, and finds it when it comes', { skip }, async t => {
-  const [redis, service] = await Promise.all([ownRedis(t, { start: false }), startUpstream(t)])
-  const { file } = writeConfiguration(t, {
-    storage: { redis_url: redis.url },
-    rate_limits: { lease: false, roles: { user: 3 } },
-    services: { s: { url: service.url } },
-    routes: [{ path: '/api/**', service: 's' }]
-  })
-  const gateway = await startProcess(t, file)
-  t.same(tally(await many(gateway.port, 5, '/api/x', { token: bearer })), { 200: 3, 429: 2 })
-  t.match((await call(gateway.port, '/health/dependencies')).json, {
-    status: 'degraded',
-    store: 'redis',
-    dependencies: { redis: { status: 'down', error: 'ECONNREFUSED' } }
-  })
-  t.equal((await call(gateway.port, '/health/ready')).status, 200, 'and takes requests')
-  await redis.start()
-  await until(async () => (await status(gateway)) === 'ok')
-  t.same(
-    tally(await many(gateway.port, 5, '/api/x', { token: bearer })),
-    { 200: 3, 429: 2 },
-    'counted there from now on'
-  )
-})
+t.test(
+  'MON-06 H-86 C-29 a gateway starts without its Redis, says so, and finds it when it comes',
+  { skip },
+  async t => {
+    const [redis, service] = await Promise.all([ownRedis(t, { start: false }), startUpstream(t)])
+    const { file } = writeConfiguration(t, {
+      storage: { redis_url: redis.url },
+      rate_limits: { lease: false, roles: { user: 3 } },
+      services: { s: { url: service.url } },
+      routes: [{ path: '/api/**', service: 's' }]
+    })
+    const gateway = await startProcess(t, file)
+    t.same(tally(await many(gateway.port, 5, '/api/x', { token: bearer })), { 200: 3, 429: 2 })
+    t.match((await call(gateway.port, '/health/dependencies')).json, {
+      status: 'degraded',
+      store: 'redis',
+      dependencies: { redis: { status: 'down', error: 'ECONNREFUSED' } }
+    })
+    t.equal((await call(gateway.port, '/health/ready')).status, 200, 'and takes requests')
+    await redis.start()
+    await until(async () => (await status(gateway)) === 'ok')
+    t.same(
+      tally(await many(gateway.port, 5, '/api/x', { token: bearer })),
+      { 200: 3, 429: 2 },
+      'counted there from now on'
+    )
+  }
+)
 
 t.test('H-86 scripts that Redis has forgotten are sent again, and no request notices', { skip }, async t => {
   const gateway = await startOnRedis(t)

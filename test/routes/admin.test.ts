@@ -56,6 +56,31 @@ t.test('RLM-14 RLM-15 an administrator sees what a caller has used, and forgets 
   t.equal((await call('/x', { token: alice })).status, 200)
 })
 
+t.test(
+  'RLM-14 RLM-15 RLM-19 an address is seen and forgotten like a caller, IPv6 by any address of its /64',
+  async t => {
+    const upstream = await startUpstream(t)
+    const { call } = await startGateway(t, {
+      server: { trusted_proxies: ['loopback'] },
+      rate_limits: { guest: 1, global: { requests_per_hour: 100 } },
+      services: { s: { url: upstream.url } },
+      routes: [{ path: '/x', service: 's', authentication: 'none' }]
+    })
+    const from = async (address: string) => (await call('/x', { headers: { 'x-forwarded-for': address } })).status
+    for (const [first, neighbour, subject] of [
+      ['192.0.2.1', '192.0.2.1', 'ip:192.0.2.1'],
+      ['2001:db8::1', '2001:DB8:0:0:1::', 'ip:2001:db8:0:0::/64']
+    ] as const) {
+      t.same([await from(first), await from(neighbour)], [200, 429])
+      const path = `/admin/rate-limits/ip:${neighbour}`
+      t.match((await call(path, { token: boss })).json, { consumer: subject, limits: [{ name: 'user', used: 1 }] })
+      t.equal((await call(path, { method: 'DELETE', token: boss })).status, 204)
+      t.equal(await from(first), 200)
+    }
+    t.match((await call('/admin/rate-limits/global', { token: boss })).json, { limits: [{ name: 'global', used: 4 }] })
+  }
+)
+
 t.test('IDN-15 ERR-02 a token that is taken back is refused at once, by its id or by itself', async t => {
   const upstream = await startUpstream(t)
   const { call } = await startGateway(t, {

@@ -1,5 +1,8 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
 import { BUCKETS, Histogram, LabelledCounter, RequestMetrics } from '../../../src/telemetry/metrics.ts'
+import { ROOT } from '../../support/config.ts'
 
 t.test('a histogram counts into the first bucket that is large enough, and shows buckets added up', async t => {
   const histogram = new Histogram()
@@ -37,4 +40,12 @@ t.test('every family has a name of its own, help and a type', async t => {
   const families = new RequestMetrics().families()
   t.equal(new Set(families.map(({ name }) => name)).size, families.length)
   for (const family of families) t.match(family, { help: /\w/, type: /^(counter|gauge|histogram)$/ })
+})
+
+t.test('C-12 every family is on the page about telemetry, and no other', async t => {
+  const page = readFileSync(join(ROOT, 'docs', 'telemetry.md'), 'utf8')
+  const rows = [...page.matchAll(/^\| (`[^|]+`) \| [^|]*\| [^|]*\|$/gm)].map(([, names = '']) => names)
+  const told = rows.flatMap(names => [...names.matchAll(/`([a-z_]+)`/g)].map(([, name]) => name))
+  const families = new RequestMetrics().families().map(({ name }) => name)
+  t.same(told.sort(), families.sort())
 })
