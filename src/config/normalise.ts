@@ -412,6 +412,13 @@ class Normaliser {
   ): Pick<RouteConfig, 'timeoutMs' | 'firstByteMs' | 'writeMs' | 'totalMs' | 'retry' | 'concerns' | 'off'> {
     const service: Block = this.#settled.services[serviceName] ?? {}
     const { defaults } = this.#settled
+    for (const stage of ['connect', 'idle'] as const) {
+      if (settings.timeouts && settings.timeouts[stage] !== undefined)
+        this.#problems.add(
+          [...path, 'timeouts', stage],
+          `is of the service’s connections, which other routes use as well: put it under "services.${serviceName}.timeouts"`
+        )
+    }
     const timeouts = (settings.timeouts ?? service.timeouts ?? defaults.timeouts) || {}
     const levels: Levels = [
       [settings, id, path],

@@ -3,6 +3,7 @@ import http, { type IncomingMessage } from 'node:http'
 import t, { type Test } from 'tap'
 import { startBlackhole } from '../support/blackhole.ts'
 import { FakeClock } from '../support/clock.ts'
+import { problemsOf } from '../support/config.ts'
 import { startFaultProxy } from '../support/fault-proxy.ts'
 import { startGateway } from '../support/gateway.ts'
 import { until } from '../support/until.ts'
@@ -134,6 +135,15 @@ t.test(
       t.match(await call('/both', { method: 'POST', body: 'x' }), { status: 200, json: { from: 'alive' } })
   }
 )
+
+t.test('RTE-22 what belongs to the connections of a service cannot stand on a route', async t => {
+  const problems = await problemsOf(t, {
+    'gateway.yaml':
+      'services: { s: { url: "http://s", timeouts: { connect: 1s } } }\nroutes: [{ path: /x, service: s, timeouts: { connect: 2s, total: 1m } }]'
+  })
+  t.match(problems, [{ line: 2, message: /put it under "services\.s\.timeouts"/, severity: 'error' }])
+  t.equal(problems.length, 1)
+})
 
 t.test('RTE-22 while a connection is being made the deadline counts, too', async t => {
   const hole = await startBlackhole(t)

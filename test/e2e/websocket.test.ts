@@ -207,7 +207,7 @@ t.test('RTE-19 RTE-20 a WebSocket opens, carries frames both ways, and its clien
   end.socket.write(frameOf('down', { masked: false }))
   await until(() => client.frames().length === 1)
   t.equal(client.frames()[0]?.payload.toString(), 'down')
-  t.match((await gateway.call('/metrics')).text, /^gateway_websockets? ?.*1$/m)
+  t.match((await gateway.call('/metrics')).text, /^gateway_websocket_connections 1$/m)
 
   client.socket.write(closeFrame(4000, 'mine', true))
   await until(() => closing(end) !== undefined)
