@@ -1,0 +1,50 @@
+import { spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { ROOT } from './support/config.ts'
+import { startGateway } from './support/gateway.ts'
+import { freePort } from './support/upstream.ts'
+
+const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
+const { scripts, engines } = JSON.parse(read('package.json'))
+
+t.test('DEP-08 C-40 each word of the Makefile is a script, and the words that everybody guesses are there', async t => {
+  const [, words = ''] = /^((?:[a-z]+ )+[a-z]+):\n\tnpm run \$@$/m.exec(read('Makefile')) ?? []
+  for (const word of words.split(' ')) t.ok(word in scripts, word)
+  for (const word of ['start', 'dev', 'test', 'bench', 'check', 'lint', 'typecheck', 'build', 'generate', 'drift'])
+    t.ok(words.split(' ').includes(word), word)
+})
+
+t.test('DEP-09 `npm run dev` watches, and every needed Node is the same one', async t => {
+  t.match(scripts.dev, /--watch/)
+  const [, major = '', minor = ''] = /^>=(\d+)\.(\d+)$/.exec(engines.node) ?? []
+  t.match(read('src/bootstrap.mjs'), new RegExp(`NEEDED = \\[${major}, ${minor}\\]`))
+  t.match(read('src/main.ts'), new RegExp(`Node ${major}\\.${minor} or newer`))
+  t.match(read('Dockerfile'), new RegExp(`^FROM node:${major}-`, 'm'))
+})
+
+t.test('DEP-01 the image runs as a user without rights, listens on 8080, and starts node itself', async t => {
+  const [, run = ''] = read('Dockerfile').split(/^FROM .*(?<! AS build)$/m)
+  t.match(run, /^USER node$/m)
+  t.match(run, /^EXPOSE 8080$/m)
+  t.match(run, /^ENTRYPOINT \["node", /m)
+  t.match(run, /^ENV .*ENVIRONMENT=production/m)
+})
+
+t.test(
+  'DEP-01 the image’s health check passes while the gateway takes requests, and fails when it does not',
+  async t => {
+    const [, json = ''] = /^HEALTHCHECK [^[]*CMD (\[.*\])$/m.exec(read('Dockerfile')) ?? []
+    const [program = '', ...args] = JSON.parse(json) as string[]
+    const check = (port: number): Promise<number | null> =>
+      new Promise(resolve => {
+        spawn(program, args, { env: { ...process.env, PORT: String(port) } }).on('close', resolve)
+      })
+    const { gateway, port } = await startGateway(t, {})
+    t.equal(await check(port), 0)
+    gateway.server.drain()
+    t.equal(await check(port), 1)
+    t.equal(await check(await freePort()), 1)
+  }
+)
