@@ -1,5 +1,7 @@
+import http from 'node:http'
 import t from 'tap'
 import { startGateway } from '../support/gateway.ts'
+import { until } from '../support/until.ts'
 import { startUpstream } from '../support/upstream.ts'
 
 t.test(
@@ -18,16 +20,37 @@ t.test(
 )
 
 t.test('MON-03 MON-04 MON-05 H-119 while it shuts down the process lives, but takes no more requests', async t => {
-  const upstream = await startUpstream(t, (_request, response) => setTimeout(() => response.end('late'), 300))
+  let release = (): void => {}
+  const upstream = await startUpstream(t, (_request, response) => {
+    release = () => void response.end('late')
+  })
   const { call, gateway } = await startGateway(t, {
     services: { s: { url: upstream.url } },
     routes: [{ path: '/slow', service: 's', authentication: 'none' }]
   })
-  t.equal(gateway.ready(), true)
+  // A probe of these connections' age gets its answer; a new connection is refused, which a prober understands as well.
+  const probes = ['/health/readiness', '/health/ready', '/health/liveness'].map(path => ({
+    path,
+    agent: new http.Agent({ keepAlive: true, maxSockets: 1 })
+  }))
+  t.teardown(() => {
+    for (const { agent } of probes) agent.destroy()
+  })
+  for (const { path, agent } of probes) t.equal((await call(path, { agent })).status, 200)
   const slow = call('/slow')
-  while (gateway.server.inFlight === 0) await new Promise(resolve => setImmediate(resolve))
+  await until(() => upstream.seen.length === 1)
   const closed = gateway.close(5000)
-  t.equal(gateway.ready(), false)
+  const answers = await Promise.all(probes.map(({ path, agent }) => call(path, { agent })))
+  t.same(
+    answers.map(({ status, json }) => [status, json.status]),
+    [
+      [503, 'unavailable'],
+      [503, 'unavailable'],
+      [200, 'ok']
+    ]
+  )
+  await t.rejects(call('/health'), { code: 'ECONNREFUSED' })
+  release()
   t.equal((await slow).text, 'late')
   await closed
 })
