@@ -26,23 +26,34 @@ export function optionTable(document: TObject, names: readonly string[]): string
       const schema = root.properties?.[name] ?? shared[name]
       if (schema === undefined) throw new UnknownOption(name)
       lines.push(row({ key: name, schema, required: false }, true))
-      lines.push(...rowsBelow(schema, '', new Set(Object.values(shared))))
+      lines.push(...rowsBelow(schema, '', { elsewhere: new Set(Object.values(shared)), shown: new Map() }))
     }
   }
   return lines.join('\n')
 }
 
-/** @param elsewhere schemas that have tables of their own */
-function rowsBelow(schema: Schema, prefix: string, elsewhere: ReadonlySet<Schema>): string[] {
+interface Told {
+  /** Schemas that have tables of their own. */
+  readonly elsewhere: ReadonlySet<Schema>
+  /** Where the options of a mapping stand in this table already. */
+  readonly shown: Map<object, string>
+}
+
+function rowsBelow(schema: Schema, prefix: string, told: Told): string[] {
   return (schema.anyOf ?? [schema]).flatMap(branch => {
     const { items, patternProperties } = branch
     const named = Object.values(patternProperties ?? {})[0]
-    if (items !== undefined) return rowsBelow(items, prefix.replace(/\.$/, '[].'), elsewhere)
-    if (named !== undefined) return rowsBelow(named, `${prefix}<name>.`, elsewhere)
+    if (items !== undefined) return rowsBelow(items, prefix.replace(/\.$/, '[].'), told)
+    if (named !== undefined) return rowsBelow(named, `${prefix}<name>.`, told)
+    const { properties } = branch
+    if (properties === undefined) return []
+    const first = told.shown.get(properties)
+    if (first !== undefined) return [`| \`${prefix}…\` | as \`${first}…\` |  |  |`]
+    told.shown.set(properties, prefix)
     return propertiesOf(branch).flatMap(property => {
-      if (elsewhere.has(property.schema)) return []
+      if (told.elsewhere.has(property.schema)) return []
       const key = `${prefix}${property.key}`
-      return [row({ ...property, key }), ...rowsBelow(property.schema, `${key}.`, elsewhere)]
+      return [row({ ...property, key }), ...rowsBelow(property.schema, `${key}.`, told)]
     })
   })
 }

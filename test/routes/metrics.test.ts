@@ -17,7 +17,7 @@ t.test('C-39 MON-07 metrics are for administrators, and for addresses that may',
   }
 })
 
-t.test('MON-09 MON-10 MON-11 the same as JSON: all metrics, the system, the requests', async t => {
+t.test('MON-09 MON-10 MON-11 OBS-11 the same as JSON: all metrics, the system, the requests', async t => {
   const { call } = await startGateway(t, {})
   await call('/health')
   const all = (await call('/api/v1/metrics/json')).json
