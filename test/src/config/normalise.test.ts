@@ -41,7 +41,9 @@ t.test('C-05 C-17 C-18 C-19 every spelling of the seeds is one in the end', asyn
   ]
   const versions = await Promise.all(
     spellings.map(async settings => {
-      const { snapshot } = await load(t, { 'gateway.yaml': routes(`path: /x, service: s, ${settings}`) })
+      const { snapshot } = await load(t, {
+        'gateway.yaml': `services: { s: { url: "http://s", ${settings} } }\nroutes: [{ path: /x, service: s }]`
+      })
       t.match(snapshot.routes[0], { retry: { attempts: 2 }, firstByteMs: 30_000, writeMs: 5000 }, settings)
       return snapshot.version
     })
