@@ -340,6 +340,31 @@ t.test('RLM-09 rate_limits.ip refuses an address before its credentials are look
   t.same(statuses, [401, 401, 401, 429, 429])
 })
 
+t.test(
+  'RLM-07 RLM-09 a limit written under a service counts all its routes as one, but for those with their own',
+  async t => {
+    const upstream = await startUpstream(t)
+    const gateway = await startGateway(
+      t,
+      {
+        services: { s: { url: upstream.url, rate_limit: { requests_per_minute: 4 } }, other: { url: upstream.url } },
+        routes: [
+          { path: '/a', service: 's' },
+          { path: '/b', service: 's' },
+          { path: '/own', service: 's', rate_limit: { requests_per_minute: 2 } },
+          { path: '/other', service: 'other' }
+        ]
+      },
+      { clock: new FakeClock() }
+    )
+    t.equal(await passing(gateway, 3, token(), '/a'), 3)
+    t.equal(await passing(gateway, 3, token(), '/b'), 1)
+    t.equal(await passing(gateway, 3, token({ sub: 'bob' }), '/b'), 3, 'each caller for himself')
+    t.equal(await passing(gateway, 3, token(), '/own'), 2)
+    t.equal(await passing(gateway, 9, token(), '/other'), 9)
+  }
+)
+
 t.test('rate_limit: false exempts a route from every limit', async t => {
   const gateway = await startLimited(t, {
     rate_limits: { global: { requests_per_minute: 1 }, guest: 1 },
