@@ -32,7 +32,7 @@ export async function loadConfiguration(sources: ConfigSources, seen: Seen = new
   const source = await readDocument(sources, seen)
   const concerns = await loadConcerns(source.document, seen)
   const problems = [...source.problems, ...concerns.problems]
-  return { snapshot: createSnapshot({ ...source, problems }, concerns.dialect), concerns, seen }
+  return { snapshot: await createSnapshot({ ...source, problems }, concerns.dialect), concerns, seen }
 }
 
 /** Checks a configuration as far as a start would, short of opening a port: policies are compiled, too. @throws {ConfigError} */
@@ -195,7 +195,7 @@ export class Gateway implements Control {
     this.#error = undefined
     this.server.swap(generation)
     const took = Math.round(runtime.clock.monotonic() - since)
-    const changes = [...changesBetween(before, loaded.snapshot), ...plugins]
+    const changes = [...(await changesBetween(before, loaded.snapshot)), ...plugins]
     runtime.log.info(
       { generation: loaded.snapshot.version, took_ms: took },
       `configuration ${shortVersion(before)} → ${shortVersion(loaded.snapshot)}: ${changes.join(', ') || 'no visible change'}  (swap ${took} ms)`

@@ -60,7 +60,10 @@ function withTables(text: string, page: string): string {
 
 /** The gateway's own endpoints, as a gateway without any configuration has them. */
 async function openApi(): Promise<object> {
-  const snapshot = createSnapshot({ document: {}, files: [], seen: new Map(), problems: [] }, { schema, concerns })
+  const snapshot = await createSnapshot(
+    { document: {}, files: [], seen: new Map(), problems: [] },
+    { schema, concerns }
+  )
   const runtime = new Runtime({ log: await createLog({ ...snapshot.logging, level: 'silent', format: 'json' }) })
   const app = Fastify()
   await app.register(fastifySwagger, {

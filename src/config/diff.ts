@@ -1,10 +1,13 @@
+import { systemClock } from '../runtime/clock.ts'
+import { Stretches } from '../runtime/stretches.ts'
 import type { RouteConfig, Snapshot } from './snapshot.ts'
 
 /** What has changed between two configurations, in a few words for the log. */
-export function changesBetween(before: Snapshot, after: Snapshot): string[] {
+export async function changesBetween(before: Snapshot, after: Snapshot): Promise<string[]> {
   const old = new Map(before.routes.map(route => [route.id, route]))
   const now = new Map(after.routes.map(route => [route.id, route]))
   const changes: string[] = []
+  const stretches = new Stretches(systemClock)
   for (const [id, route] of now) {
     const previous = old.get(id)
     if (previous === undefined) changes.push(`+ route ${id}`)
@@ -12,12 +15,14 @@ export function changesBetween(before: Snapshot, after: Snapshot): string[] {
       const parts = changedParts(previous, route)
       if (parts.length > 0) changes.push(`~ ${parts.join(', ')} of ${id}`)
     }
+    if (stretches.isOver) await stretches.next()
   }
   for (const id of old.keys()) if (!now.has(id)) changes.push(`- route ${id}`)
   for (const [name, service] of after.services) {
     const previous = before.services.get(name)
     if (previous === undefined) changes.push(`+ service ${name}`)
     else if (!same(previous, service)) changes.push(`~ service ${name}`)
+    if (stretches.isOver) await stretches.next()
   }
   for (const name of before.services.keys()) if (!after.services.has(name)) changes.push(`- service ${name}`)
   for (const key of ['identity', 'rateLimits', 'logging', 'metrics', 'paths', 'plugins'] as const)

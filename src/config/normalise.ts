@@ -8,6 +8,7 @@ import { covers, type Pattern, PatternError, parsePattern } from '../routing/pat
 import { matchKey, type RouteMatch } from '../routing/table.ts'
 import { systemClock } from '../runtime/clock.ts'
 import { http, tls } from '../runtime/node.ts'
+import { Stretches } from '../runtime/stretches.ts'
 import type { TObject } from '../schema.ts'
 import { IDEMPOTENT, type RetryPolicy } from '../upstream/retry.ts'
 import type { InstanceConfig, ServiceConfig } from '../upstream/service.ts'
@@ -88,14 +89,19 @@ export async function readDocument(sources: ConfigSources, seen: Seen = new Map(
 }
 
 /** Checks and completes a document in canonical spelling. @throws {ConfigError} with every problem found */
-export function createSnapshot(source: SourceDocument, dialect: Dialect): Snapshot {
+export async function createSnapshot(source: SourceDocument, dialect: Dialect): Promise<Snapshot> {
   const { document } = source
+  const stretches = new Stretches(systemClock)
   readVariablesAs(dialect.schema, document)
   const problems = new Problems(document)
+  await stretches.next()
   validate(dialect.schema, document, problems)
-  if (problems.failed) throw allOf(source, [...problems.list, ...furtherProblems(source, problems.paths, dialect)])
+  if (problems.failed)
+    throw allOf(source, [...problems.list, ...(await furtherProblems(source, problems.paths, dialect))])
+  await stretches.next()
   const settled = settle(dialect.schema, document) as unknown as Settled
-  const snapshot = new Normaliser(source, settled, dialect, problems).snapshot()
+  await stretches.next()
+  const snapshot = await new Normaliser(source, settled, dialect, problems).snapshot()
   if (problems.failed || source.problems.some(isError)) throw allOf(source, problems.list)
   return snapshot
 }
@@ -113,12 +119,12 @@ function isError({ severity }: Problem): boolean {
 }
 
 /** What else is wrong, once the values that the schema refuses are left out: nobody wants to learn of it in a second round. */
-function furtherProblems(source: SourceDocument, refused: readonly Path[], dialect: Dialect): Problem[] {
+async function furtherProblems(source: SourceDocument, refused: readonly Path[], dialect: Dialect): Promise<Problem[]> {
   const rest = without(source.document, refused) as Record<string, unknown>
   const problems = new Problems(rest)
   validate(dialect.schema, rest, problems)
   if (problems.failed) return []
-  new Normaliser(
+  await new Normaliser(
     { ...source, document: rest },
     settle(dialect.schema, rest) as unknown as Settled,
     dialect,
@@ -204,19 +210,29 @@ class Normaliser {
   }
 
   /** The snapshot; worth nothing when problems have been found on the way. */
-  snapshot(): Snapshot {
+  async snapshot(): Promise<Snapshot> {
     const { services, routes, catch_all } = this.#settled
-    for (const [name, service] of Object.entries(services)) this.#addService(name, service)
-    for (const [i, route] of routes.entries()) this.#addRoute(route, ['routes', i])
+    const stretches = new Stretches(systemClock)
+    for (const [name, service] of Object.entries(services)) {
+      this.#addService(name, service)
+      if (stretches.isOver) await stretches.next()
+    }
+    for (const [i, route] of routes.entries()) {
+      this.#addRoute(route, ['routes', i])
+      if (stretches.isOver) await stretches.next()
+    }
     for (const [name, service] of Object.entries(services)) {
       for (const [i, endpoint] of service.endpoints.entries())
         this.#addEndpoint(name, endpoint, ['services', name, 'endpoints', i])
       if (catch_all) this.#addCatchAll(name)
     }
+    await stretches.next()
     this.#checkIds()
     this.#checkReserved()
+    await stretches.next()
     this.#checkConflicts()
     this.#warnAboutUnused()
+    await stretches.next()
     this.#checkCertificate()
     const { gateway, server, storage, identity, logging, metrics, paths, admin, plugins, rate_limits } = this.#settled
     const content = JSON.stringify([this.#settled, [...this.#services.values()].map(({ tls }) => tls)])

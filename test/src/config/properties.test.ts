@@ -150,7 +150,7 @@ t.test(
       const text = JSON.stringify(made)
       try {
         const document = canonicalKeys(made as Record<string, unknown>)
-        createSnapshot({ document, files: [], problems: [], seen: new Map() }, dialect)
+        await createSnapshot({ document, files: [], problems: [], seen: new Map() }, dialect)
         good++
         // What the gateway takes, editors take. JSON has fewer numbers than a document can hold.
         const complaint = editorComplaint(JSON.parse(text))
