@@ -91,22 +91,30 @@ export class Gateway implements Control {
   }
 
   /**
-   * Reads the configuration, builds the first generation and opens the port.
-   * @param runtime instead of one made from the configuration, for tests
+   * Reads the configuration, builds the first generation and opens the port. What does not start leaves nothing open.
+   * @param runtime instead of one made from the configuration, for tests; it ends with the gateway
    * @throws {ConfigError} when the configuration is not good; whatever `listen` throws when the port is not to be had
    */
   static async start(sources: ConfigSources, options: { runtime?: Runtime; loaded?: Loaded } = {}): Promise<Gateway> {
     const loaded = options.loaded ?? (await loadConfiguration(sources))
     const runtime = options.runtime ?? (await createRuntime(loaded.snapshot))
     const gateway = new Gateway(sources, loaded, runtime)
-    gateway.server.swap(await gateway.#build(loaded))
-    const { server, adminListen } = loaded.snapshot
-    gateway.port = (await gateway.server.listen(server.host, server.port)).port
-    if (adminListen !== undefined) {
-      const [, host, port] = /^(.+):(\d+)$/.exec(adminListen) as unknown as [string, string, string]
-      await gateway.server.listen(host, Number(port), true)
+    try {
+      await gateway.#open()
+    } catch (error) {
+      await gateway.close(0)
+      throw error
     }
     return gateway
+  }
+
+  async #open(): Promise<void> {
+    this.server.swap(await this.#build(this.#loaded))
+    const { server, adminListen } = this.snapshot
+    this.port = (await this.server.listen(server.host, server.port)).port
+    if (adminListen === undefined) return
+    const [, host, port] = /^(.+):(\d+)$/.exec(adminListen) as unknown as [string, string, string]
+    await this.server.listen(host, Number(port), true)
   }
 
   get snapshot(): Snapshot {

@@ -102,6 +102,27 @@ t.test('the quickstart moves on from a port that is taken; your own configuratio
   )
 })
 
+t.test('a start that fails leaves nothing open: the process ends, with or without Redis', async t => {
+  const taken = net.createServer().listen(0, '127.0.0.1')
+  await new Promise(resolve => taken.once('listening', resolve))
+  t.teardown(() => taken.close())
+  const admin = { listen: `127.0.0.1:${(taken.address() as net.AddressInfo).port}` }
+  const failing: [document: object, message: RegExp][] = [
+    [{ admin }, /^the port is in use/],
+    // That these options contradict each other is found late, when policies are compiled.
+    [{ defaults: { ip_filter: { allow: ['nowhere'] } } }, /"nowhere" is no address/]
+  ]
+  const redis = process.env.TEST_REDIS_URL
+  for (const store of redis === undefined ? [[]] : [[], ['--set', `storage.redis_url=${redis}`]]) {
+    for (const [document, message] of failing) {
+      const { file } = await configuration(t, document)
+      const { exit, output } = start(t, process.execPath, [MAIN, '-c', file, ...store])
+      t.equal(await exit, 1)
+      t.match(output(), message)
+    }
+  }
+})
+
 t.test('a file that is not there, or not right, is a sentence and exit code 1', async t => {
   const missing = start(t, process.execPath, [MAIN, '-c', 'no-such-file.yaml'])
   t.equal(await missing.exit, 1)
