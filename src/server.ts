@@ -16,6 +16,7 @@ import { addressSet, Peer, plainAddress, type TrustedProxies } from './proxy/pee
 import { type Door, Turns } from './proxy/turns.ts'
 import { http, http2, https } from './runtime/node.ts'
 import type { Runtime } from './runtime/runtime.ts'
+import { Deadline } from './upstream/deadline.ts'
 
 /** How often connections are looked at for one that is too slow, in milliseconds. */
 const CHECK_MS = 1000
@@ -285,7 +286,21 @@ export class GatewayServer {
       exchange.refusal ??= error as GatewayError
     }
     if (exchange.refusal !== undefined) exchange.endConnection()
+    else if (exchange.http2 && exchange.uploading) this.#limitUpload(exchange)
     this.current.enter(exchange)
+  }
+
+  /** What Node does for HTTP/1 alone: a request has to be there in time. */
+  #limitUpload(exchange: Exchange): void {
+    const { request: timeout } = this.#settings.timeouts
+    if (timeout === 0) return
+    const deadline = new Deadline({
+      expired: () => exchange.fail(refuse('request_timeout', { reason: 'slow_request' }))
+    })
+    this.#runtime.deadlines.set(deadline, timeout)
+    const cancel = (): void => deadline.cancel()
+    exchange.request.on('end', cancel)
+    exchange.response.on('close', cancel)
   }
 
   /** @throws {GatewayError} for what a client may not send */

@@ -8,7 +8,7 @@ import type { EndpointSeries } from '../telemetry/metrics.ts'
 import { connectionTokens, type HeaderBlock, isProtected, mayListFields, REQUEST, requestRule } from './headers.ts'
 import { lingerAtEnd } from './linger.ts'
 import { canonicalEnd, canonicalise, matchable } from './path.ts'
-import { clientBehind, forwardingFields, type Peer, type TrustedProxies } from './peer.ts'
+import { clientBehind, forwardingFields, isHost, type Peer, type TrustedProxies } from './peer.ts'
 import type { Route } from './route.ts'
 
 /** What the walk needs of Fastify's reply, so that rooms need not know Fastify. */
@@ -304,10 +304,11 @@ export class Exchange implements RequestView {
           this.#forwardedFor = this.#forwardedFor === '' ? value : `${this.#forwardedFor}, ${value}`
           break
         case REQUEST.FORWARDED_PROTO:
-          this.#forwardedProto = value
+          // Many a proxy passes these two on as its client has sent them, and they become part of a field.
+          if (/^https?$/i.test(value)) this.#forwardedProto = value
           break
         case REQUEST.FORWARDED_HOST:
-          this.#forwardedHost = value
+          if (isHost(value)) this.#forwardedHost = value
           break
         case REQUEST.CLIENT_ID:
           this.clientId = value
@@ -410,7 +411,16 @@ export class Exchange implements RequestView {
    * answer even so: what it still sends is thrown away for a while (RFC 9112 section 9.6).
    */
   endConnection(): void {
-    if (this.http2 || this.response.headersSent) return
+    if (this.response.headersSent) return
+    if (this.http2) {
+      // There the stream ends rather than the connection, once all of the answer is on its way (RFC 9113 section 8.1).
+      const stream = streamOf(this.response)
+      stream.once('finish', () => {
+        // Not before the frame that says that this is all.
+        if (this.uploading) setImmediate(() => stream.close(HTTP2.NO_ERROR))
+      })
+      return
+    }
     this.response.shouldKeepAlive = false
     lingerAtEnd(this.request.socket)
   }
@@ -436,7 +446,7 @@ export class Exchange implements RequestView {
   cut(): void {
     this.aborted = true
     // An HTTP/2 stream that is merely destroyed looks complete to the other side.
-    if (this.http2) streamOf(this.response).close(HTTP2_INTERNAL_ERROR)
+    if (this.http2) streamOf(this.response).close(HTTP2.INTERNAL_ERROR)
     else this.response.destroy()
   }
 
@@ -449,8 +459,8 @@ export class Exchange implements RequestView {
 /** `http://orders.example.com:8080`, at the start of what only proxies are sent. */
 const ABSOLUTE_FORM = /^https?:\/\/([^/?#]+)/i
 
-/** `INTERNAL_ERROR` (RFC 9113 section 7). */
-const HTTP2_INTERNAL_ERROR = 2
+/** Why a stream ends (RFC 9113 section 7). */
+const HTTP2 = { NO_ERROR: 0, INTERNAL_ERROR: 2 } as const
 
 function isChunked(coding: string): boolean {
   return coding === 'chunked' || coding.toLowerCase() === 'chunked'

@@ -506,7 +506,8 @@ function flush(attempt: Attempt): void {
 
 /** HTTP/2 takes an object, which holds a field that comes several times as a list. */
 function http2Fields(fields: readonly string[]): Record<string, string | string[]> {
-  const object: Record<string, string | string[]> = {}
+  // Without a prototype: `constructor` is a name like any other.
+  const object: Record<string, string | string[]> = Object.create(null)
   for (let i = 0; i < fields.length; i += 2) {
     const name = (fields[i] as string).toLowerCase()
     const value = fields[i + 1] as string

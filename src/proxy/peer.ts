@@ -88,6 +88,11 @@ function parseHost(raw: string): string {
   return (name ?? `[${ipv6}]`).toLowerCase()
 }
 
+/** Whether `raw` may stand for a host and port in a field. */
+export function isHost(raw: string): boolean {
+  return HOST.test(raw)
+}
+
 /** @param chain what `X-Forwarded-For` says: the client, then every proxy that passed the request on. */
 export function forwardingFields(client: string, chain: string, protocol: string, host: string): readonly string[] {
   const node = client.includes(':') ? `"[${client}]"` : client

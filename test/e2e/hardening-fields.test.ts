@@ -129,3 +129,31 @@ t.test('H-42 a chain of a thousand hops is read from its end, and no further tha
   await raw(port, get(`X-Forwarded-For: 192.0.2.9, ${chain('10.0.0.1')}\r\nX-Request-ID: trusted\r\n`))
   t.equal((await line({ request_id: 'trusted' })).client, '10.0.0.1', 'the search has an end')
 })
+
+t.test('H-42 what a trusted proxy passes on of its client’s own making does not become part of a field', async t => {
+  const service = await startUpstream(t)
+  const { port } = await startGateway(t, {
+    server: { trusted_proxies: ['loopback'] },
+    services: { service: { url: service.url } },
+    routes: [{ path: '/**', service: 'service', authentication: 'none' }]
+  })
+  const chain = 'X-Forwarded-For: 192.0.2.1\r\n'
+  await raw(port, get(`${chain}X-Forwarded-Proto: https\r\nX-Forwarded-Host: api.example.com:8443\r\n`))
+  t.match(service.last().headers, {
+    forwarded: 'for=192.0.2.1;host="api.example.com:8443";proto=https',
+    'x-forwarded-for': '192.0.2.1, 127.0.0.1'
+  })
+  for (const fields of [
+    'X-Forwarded-Host: a";for=10.0.0.1;x="\r\n',
+    'X-Forwarded-Proto: https;for=10.0.0.1\r\n',
+    'X-Forwarded-Proto: javascript\r\n',
+    'X-Forwarded-Host: a, b\r\n'
+  ]) {
+    await raw(port, get(chain + fields))
+    t.match(service.last().headers, {
+      forwarded: 'for=192.0.2.1;host="door.test";proto=http',
+      'x-forwarded-host': 'door.test',
+      'x-forwarded-proto': 'http'
+    })
+  }
+})

@@ -23,11 +23,11 @@ const door = makeCertificate({ name: 'door', hosts: ['localhost'] })
 async function startSecure(
   t: Test,
   url: string,
-  settings: { server?: object; route?: object } = {}
+  settings: { server?: object; route?: object; services?: object } = {}
 ): Promise<TestGateway> {
   return startGateway(t, {
     server: { tls: writeCertificate(temporaryFolder(t), 'door', door), ...settings.server },
-    services: { service: { url } },
+    services: { service: { url }, ...settings.services },
     routes: [{ path: '/**', service: 'service', authentication: 'none', ...settings.route }]
   })
 }
@@ -148,6 +148,70 @@ t.test('H-89 H-98 a service that breaks off resets the stream, and a client that
   left.close(http2.constants.NGHTTP2_CANCEL)
   await until(() => gone === 2)
   await until(() => gateway.gateway.server.inFlight === 0)
+})
+
+t.test('H-97 TRC-06 uploads that drip and answers that nobody takes have their end on HTTP/2 as well', async t => {
+  let gone = 0
+  const service = await startService(t, (incoming, response) => {
+    incoming.resume()
+    response.on('close', () => gone++)
+    if (incoming.method === 'GET') response.end(Buffer.alloc(16 << 20))
+  })
+  const gateway = await startSecure(t, service.url, {
+    server: { timeouts: { request: '400ms', drain: '2s' } },
+    route: { service: 'impatient' },
+    services: { impatient: { url: service.url, timeouts: { idle: '200ms' } } }
+  })
+  const connection = await connectFrames(t, gateway.port)
+  await connection.send(request(1, fieldsOf({ ':method': 'POST' }), false))
+  const dripping = setInterval(() => connection.send(frame(FRAME.DATA, FLAG.NONE, 1, [1])), 20)
+  t.teardown(() => clearInterval(dripping))
+  await until(() => connection.frames.some(({ type, stream }) => type === FRAME.HEADERS && stream === 1))
+  clearInterval(dripping)
+  t.match(await gateway.line({ method: 'POST' }), { status_code: 408, reason: 'slow_request' })
+  await until(() => gone === 1)
+
+  // The window of a connection is never opened again: 64 KiB come, and no more.
+  await connection.send(GET(3))
+  await until(() => connection.frames.some(({ type, stream }) => type === FRAME.RST_STREAM && stream === 3))
+  t.match(await gateway.line({ method: 'GET' }), { reason: 'the client does not read' })
+  await until(() => gone === 2)
+  await until(() => gateway.gateway.server.inFlight === 0)
+})
+
+t.test('H-94 an answer before the end of an upload is whole, and ends the stream alone', async t => {
+  const service = await startService(t, (_incoming, response) => response.writeHead(403).end('x'.repeat(50_000)))
+  const gateway = await startSecure(t, service.url, { route: { body_limit: '1mb' } })
+  const session = open(t, gateway.port)
+  const upload = async (headers: object): Promise<[number, number]> => {
+    const stream = session.request({ ':method': 'POST', ':path': '/', ':authority': 'door.test', ...headers })
+    stream.write(Buffer.alloc(100_000))
+    let length = 0
+    stream.on('data', chunk => {
+      length += chunk.length
+    })
+    stream.on('error', () => {})
+    const [{ ':status': status }] = (await once(stream, 'response')) as [{ ':status': number }]
+    await once(stream, 'close')
+    t.equal(stream.rstCode, CODE.NO_ERROR)
+    return [status, length]
+  }
+  t.same(await upload({}), [403, 50_000], 'the service’s')
+  t.equal((await upload({ 'content-length': 2 << 20 }))[0], 413, 'the gateway’s')
+  t.equal((await upload({ ':path': '/..;/' }))[0], 400)
+  t.equal((await exchange(session, { ':path': '/' })).status, 403, 'the connection goes on')
+  await until(() => gateway.gateway.server.inFlight === 0)
+})
+
+t.test('H-46 an answer may have fields with names that every object has', async t => {
+  const service = await startService(t, (_request, response) => {
+    response.writeHead(200, ['constructor', 'a', '__proto__', 'b', 'constructor', 'c'])
+    response.end()
+  })
+  const { port } = await startSecure(t, service.url)
+  const { status, headers } = await exchange(open(t, port), { ':path': '/' })
+  t.equal(status, 200)
+  t.equal(String(headers.constructor), 'a, c')
 })
 
 t.test('H-109 H-110 requests that HTTP/2 forbids reach nobody, and others on the connection go on', async t => {
