@@ -416,8 +416,12 @@ export class Exchange implements RequestView {
       // There the stream ends rather than the connection, once all of the answer is on its way (RFC 9113 section 8.1).
       const stream = streamOf(this.response)
       stream.once('finish', () => {
-        // Not before the frame that says that this is all.
-        if (this.uploading) setImmediate(() => stream.close(HTTP2.NO_ERROR))
+        // Not before the frame that says that this is all; and what nobody has read must not keep the stream.
+        if (!this.uploading) return
+        setImmediate(() => {
+          stream.close(HTTP2.NO_ERROR)
+          stream.destroy()
+        })
       })
       return
     }

@@ -454,6 +454,7 @@ t.test('H-108 a client that floods without reading the answers loses its connect
     for (let i = 0; i < 200; i++) connection.socket.write(many)
     connection.socket.resume()
     await until(() => connection.closed)
+    t.equal(gateway.gateway.server.inFlight, 0)
   }
 })
 
@@ -471,6 +472,7 @@ t.test('H-108 nothing is left of connections that were closed for what they sent
   }
   await until(() => gateway.gateway.server.inFlight === 0)
   await until(() => sockets() <= before + 1, 'their sockets are closed')
+  t.equal((await exchange(open(t, gateway.port), { ':path': '/' })).status, 200)
 })
 
 t.test('H-105 a client may have so many requests under way on one connection, and no more', async t => {
