@@ -70,28 +70,33 @@ function notes({ secret, ...rest }: OptionNotes<unknown>): object {
   return secret ? { ...rest, writeOnly: true } : rest
 }
 
+/** What durations and sizes say of themselves besides. */
+export interface AmountNotes extends OptionNotes<string> {
+  /** 0 makes no sense here, and is refused. */
+  readonly positive?: boolean
+}
+
 /** A length of time: `30s`, `500ms`, `2m`, or a number of seconds. Reaches `compile` in milliseconds. */
-export function duration(options: OptionNotes<string>): TUnsafe<number> {
-  return unsafe({
-    ...notes(options),
-    anyOf: [
-      { type: 'number', minimum: 0 },
-      { type: 'string', pattern: DURATION }
-    ],
-    unit: 'duration'
-  })
+export function duration({ positive = false, ...options }: AmountNotes): TUnsafe<number> {
+  return unsafe({ ...notes(options), anyOf: amounts('number', DURATION, positive), unit: 'duration' })
 }
 
 /** An amount of data: `64kb`, `10mb`, or a number of bytes. Reaches `compile` in bytes. */
-export function size(options: OptionNotes<string>): TUnsafe<number> {
-  return unsafe({
-    ...notes(options),
-    anyOf: [
-      { type: 'integer', minimum: 0 },
-      { type: 'string', pattern: SIZE }
-    ],
-    unit: 'size'
-  })
+export function size({ positive = false, ...options }: AmountNotes): TUnsafe<number> {
+  return unsafe({ ...notes(options), anyOf: amounts('integer', SIZE, positive), unit: 'size' })
+}
+
+/** A plain number, or text with a unit. The bound of a text is for our own messages; JSON Schema has the pattern. */
+function amounts(type: 'number' | 'integer', pattern: string, positive: boolean): object[] {
+  if (!positive)
+    return [
+      { type, minimum: 0 },
+      { type: 'string', pattern: `^${pattern}$` }
+    ]
+  return [
+    { type, exclusiveMinimum: 0 },
+    { type: 'string', pattern: `^(?=.*[1-9])${pattern}$`, exclusiveMinimum: 0 }
+  ]
 }
 
 /** One of several words. */
@@ -111,22 +116,27 @@ function unsafe<T>(schema: object): TUnsafe<T> {
   return schema as unknown as TUnsafe<T>
 }
 
-const DURATION = '^\\d+(\\.\\d+)?\\s*(ms|s|m|h|d)$'
-const SIZE = '^\\d+(\\.\\d+)?\\s*([kKmMgG][iI]?)?[bB]$'
+const DURATION = '\\d+(\\.\\d+)?\\s*(ms|s|m|h|d)'
+const SIZE = '\\d+(\\.\\d+)?\\s*([kKmMgG][iI]?)?[bB]'
 
 const MILLISECONDS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
 const BYTES: Record<string, number> = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3 }
 
 /** Milliseconds in `30s`, or in a number of seconds. */
 export function parseDuration(value: string | number): number {
-  if (typeof value === 'number') return Math.round(value * 1000)
+  if (typeof value === 'number') return whole(value * 1000)
   const match = /^([\d.]+)\s*([a-z]+)$/.exec(value)
-  return Math.round(Number(match?.[1]) * (MILLISECONDS[match?.[2] ?? ''] ?? Number.NaN))
+  return whole(Number(match?.[1]) * (MILLISECONDS[match?.[2] ?? ''] ?? Number.NaN))
 }
 
 /** Bytes in `64kb`. Units are powers of 1024, with or without the `i`. */
 export function parseSize(value: string | number): number {
   if (typeof value === 'number') return value
   const match = /^([\d.]+)\s*([kmg]?)i?b$/i.exec(value)
-  return Math.round(Number(match?.[1]) * (BYTES[match?.[2]?.toLowerCase() ?? ''] ?? Number.NaN))
+  return whole(Number(match?.[1]) * (BYTES[match?.[2]?.toLowerCase() ?? ''] ?? Number.NaN))
+}
+
+/** The nearest whole number, but never 0 for what is more, since 0 often stands for no limit at all. */
+function whole(amount: number): number {
+  return Math.round(amount) || Math.ceil(amount)
 }

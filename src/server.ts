@@ -166,7 +166,7 @@ export class GatewayServer {
     }
     // Fields beyond Node's own limit would be dropped without a word; they are counted at the door.
     if ('maxHeadersCount' in server) server.maxHeadersCount = 0
-    server.maxConnections = limits.connections
+    if (limits.connections > 0) server.maxConnections = limits.connections
     server.on('drop', () => this.#runtime.metrics.connectionsRefused.inc({ reason: 'limit' }))
     if (limits.connections_per_ip > 0) server.on('connection', (socket: Socket) => this.#admit(socket))
     server.on('request', (request, response) =>

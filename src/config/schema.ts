@@ -54,27 +54,30 @@ const server = Type.Object(
     http2: flag('Offer HTTP/2 by ALPN. Needs `tls`.', true),
     limits: Type.Object(
       {
-        connections: count('Most open connections; further ones are closed.', 20000),
+        connections: count('Most open connections; further ones are closed. 0 for no limit.', 20000),
         connections_per_ip: count('Most open connections of one address; further ones are closed. 0 for no limit.', 0),
-        header_bytes: size({ description: 'Largest request head.', default: '16kb' }),
-        headers: count('Most request header fields.', 200),
-        url_bytes: size({ description: 'Longest request target.', default: '8kb' })
+        header_bytes: size({ description: 'Largest request head.', default: '16kb', positive: true }),
+        headers: count('Most request header fields.', 200, { minimum: 1 }),
+        url_bytes: size({ description: 'Longest request target.', default: '8kb', positive: true })
       },
       { description: 'What a client may ask of the door.', default: {} }
     ),
     timeouts: Type.Object(
       {
         headers: duration({
-          description: 'From the connection, or the previous request, to the end of a request’s head.',
+          description: 'From the connection, or the previous request, to the end of a request’s head; 0 for no limit.',
           default: '10s'
         }),
         request: duration({
           description: 'From a request’s first byte to its last, body included; 0 for no limit.',
           default: '300s'
         }),
-        idle: duration({ description: 'How long a connection is kept open without a request.', default: '72s' }),
+        idle: duration({
+          description: 'How long a connection is kept open without a request; 0 for no limit.',
+          default: '72s'
+        }),
         websocket_idle: duration({
-          description: 'A WebSocket on which nothing moves in either direction is closed after this.',
+          description: 'A WebSocket on which nothing moves in either direction is closed after this; 0 for no limit.',
           default: '1h'
         }),
         drain: duration({
@@ -93,7 +96,7 @@ const storage = Type.Object(
   {
     database_url: text('`postgres://…`; without it an SQLite file in `data_dir`.', { writeOnly: true }),
     redis_url: text('`redis://…`: limits and revocations are then shared between gateways.', { writeOnly: true }),
-    redis_timeout: duration({ description: 'How long a decision waits for Redis.', default: '200ms' }),
+    redis_timeout: duration({ description: 'How long a decision waits for Redis.', default: '200ms', positive: true }),
     data_dir: Type.String({ description: 'Folder for what is kept between starts.', default: './data' })
   },
   { description: 'Where state is kept.', default: {} }
@@ -287,7 +290,7 @@ const timeouts = Type.Union(
       total: Type.Optional(duration({ description: 'To the end of the answer. Not for streams.' }))
     })
   ],
-  { description: 'Deadlines of one stage each: connect 5 s, idle 60 s, the others off unless given.' }
+  { description: 'Deadlines of one stage each, 0 for no limit: connect 5 s, idle 60 s, the others off unless given.' }
 )
 
 export const retry = Type.Union(
@@ -338,7 +341,9 @@ const circuitBreaker = Type.Union(
 /** Keys that may stand under `defaults`, a service or a route, besides the policies. */
 const forwarding = {
   timeout: Type.Optional(
-    duration({ description: 'From the request to the head of its answer, all tries included; 30 s unless given.' })
+    duration({
+      description: 'From the request to the head of its answer, all tries included; 0 for no limit, 30 s unless given.'
+    })
   ),
   timeouts: Type.Optional(timeouts),
   retry: Type.Optional(retry),
@@ -408,8 +413,8 @@ const service = (concerns: Record<string, TSchema>) =>
     pool: Type.Object(
       {
         connections: count('Most connections to each instance; further requests wait.', 1024, { minimum: 1 }),
-        keep_alive: duration({ description: 'How long an unused connection is kept.', default: '4s' }),
-        header_bytes: size({ description: 'Largest head of an answer.', default: '32kb' })
+        keep_alive: duration({ description: 'How long an unused connection is kept.', default: '4s', positive: true }),
+        header_bytes: size({ description: 'Largest head of an answer.', default: '32kb', positive: true })
       },
       { description: 'Connections to the service.', default: {} }
     ),

@@ -55,7 +55,7 @@ function check(schema: Schema, data: unknown, path: Path, problems: Problems): v
   else if (branch.type === 'array') checkList(branch, data as unknown[], path, problems)
   else {
     const fault = faultOf(branch, data)
-    if (fault !== undefined) problems.add(path, `${shown} ${UNITS[branch.unit ?? ''] ?? fault}`)
+    if (fault !== undefined) problems.add(path, `${shown} ${fault}`)
   }
 }
 
@@ -119,15 +119,17 @@ function fits(schema: Schema, data: unknown): boolean {
 
 /** What is wrong with a value of the right kind. */
 function faultOf(schema: Schema, data: unknown): string | undefined {
+  const { exclusiveMinimum, unit = '' } = schema
+  if (exclusiveMinimum !== undefined && Number.parseFloat(String(data)) <= exclusiveMinimum)
+    return `must be more than ${exclusiveMinimum}`
   if (typeof data === 'string') {
     if (data.length < (schema.minLength ?? 0)) return 'must not be empty'
     if (schema.pattern !== undefined && !new RegExp(schema.pattern, 'u').test(data))
-      return `does not look right: ${EXAMPLES[schema.pattern] ?? `it has to match ${schema.pattern}`}`
+      return UNITS[unit] ?? `does not look right: ${EXAMPLES[schema.pattern] ?? `it has to match ${schema.pattern}`}`
   }
   if (typeof data === 'number') {
-    if (schema.minimum !== undefined && data < schema.minimum) return `must be at least ${schema.minimum}`
-    if (schema.exclusiveMinimum !== undefined && data <= schema.exclusiveMinimum)
-      return `must be more than ${schema.exclusiveMinimum}`
+    if (schema.minimum !== undefined && data < schema.minimum)
+      return UNITS[unit] ?? `must be at least ${schema.minimum}`
     if (schema.maximum !== undefined && data > schema.maximum) return `must be at most ${schema.maximum}`
   }
   return undefined

@@ -91,7 +91,7 @@ class Forwarding {
     this.#path = route.rewrite === undefined ? exchange.path : route.rewrite(exchange)
     exchange.appendCredentials(exchange.upstreamFields, route.forwardCredentials)
     exchange.appendForwarding(exchange.upstreamFields, context.pseudonym)
-    context.deadlines.set(this.#deadline, route.timeoutMs)
+    this.#awaitHead()
     if (route.totalMs > 0) {
       this.#totalDeadline = new Deadline(this)
       context.deadlines.set(this.#totalDeadline, route.totalMs)
@@ -129,7 +129,18 @@ class Forwarding {
       }
     } else this.#expectHead()
     this.#attempt = new Attempt(this, instance)
-    instance.pool.acquire(this.#attempt, afresh)
+    try {
+      instance.pool.acquire(this.#attempt, afresh)
+    } catch (error) {
+      // A bug. Thrown on from a timer or the end of a body it would take every other request along.
+      if (!this.over) this.#give(error as Error)
+    }
+  }
+
+  /** The time for the answer's head, all tries included, starts now. */
+  #awaitHead(): void {
+    const { timeoutMs } = this.route
+    if (timeoutMs > 0) this.context.deadlines.set(this.#deadline, timeoutMs)
   }
 
   #expectHead(): void {
@@ -155,7 +166,7 @@ class Forwarding {
     if (!(this.#body instanceof RequestBody) || this.answered) return
     this.#moved = this.#body.bytes
     this.#writeDeadline?.cancel()
-    this.context.deadlines.set(this.#deadline, this.route.timeoutMs)
+    this.#awaitHead()
     this.#expectHead()
   }
 
@@ -272,7 +283,7 @@ class Forwarding {
   #stillUploads(): boolean {
     if (!(this.#body instanceof RequestBody) || this.#body.bytes === this.#moved) return false
     this.#moved = this.#body.bytes
-    this.context.deadlines.set(this.#deadline, this.route.timeoutMs)
+    this.#awaitHead()
     return true
   }
 
@@ -291,7 +302,7 @@ class Forwarding {
   }
 
   /** The answer is an error of our own, made where all of them are made. */
-  #give(error: GatewayError): void {
+  #give(error: Error): void {
     this.#end()
     const { exchange } = this
     // What is left of the body would have to be read and thrown away before the connection could be used again.

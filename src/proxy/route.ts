@@ -19,7 +19,7 @@ export interface Route extends RouteMatch {
   readonly websocket: boolean
   /** It has a CORS policy, so preflights that ask about it are its own. */
   readonly answersPreflights: boolean
-  /** From the request to the head of its answer, all tries included, in milliseconds. */
+  /** From the request to the head of its answer, all tries included, in milliseconds; 0 for no limit. */
   readonly timeoutMs: number
   /** The same for each try; 0 for no limit of its own. */
   readonly firstByteMs: number

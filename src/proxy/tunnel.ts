@@ -63,11 +63,14 @@ class Handshake {
     // A socket that nobody reads does not tell either that its client has gone.
     this.#upgrade.socket.on('data', this.#onEarly).on('end', this.#onLeft)
     this.#onEarly(this.#upgrade.head)
-    this.#timer = setTimeout(() => {
-      this.#context.failed?.(this.#route, 'timeout')
-      this.#give(refusalOf('timeout', new Error('no answer to the handshake')))
-    }, this.#route.timeoutMs)
+    const { timeoutMs } = this.#route
+    if (timeoutMs > 0) this.#timer = setTimeout(() => this.#late(), timeoutMs)
     this.#try()
+  }
+
+  #late(): void {
+    this.#context.failed?.(this.#route, 'timeout')
+    this.#give(refusalOf('timeout', new Error('no answer to the handshake')))
   }
 
   #onEarly = (chunk: Buffer): void => {
@@ -104,10 +107,13 @@ class Handshake {
     this.#request = request
     let stage: Stage = 'connect'
     const { connectTimeoutMs } = this.#route.service.config.pool
-    const connecting = setTimeout(() => {
-      stage = 'connect_timeout'
-      request.destroy(new Error(`no connection within ${connectTimeoutMs} ms`))
-    }, connectTimeoutMs)
+    const connecting =
+      connectTimeoutMs > 0
+        ? setTimeout(() => {
+            stage = 'connect_timeout'
+            request.destroy(new Error(`no connection within ${connectTimeoutMs} ms`))
+          }, connectTimeoutMs)
+        : undefined
     request.on('socket', socket => {
       socket.once(secure ? 'secureConnect' : 'connect', () => {
         stage = 'reset'

@@ -6,6 +6,7 @@ import type { Clock } from '../runtime/clock.ts'
 export interface PoolOptions {
   /** Most connections at once; further requests wait for one. */
   readonly connections: number
+  /** To open a connection, in milliseconds; 0 for no limit. */
   readonly connectTimeoutMs: number
   /** How long an unused connection is kept, in milliseconds. */
   readonly keepAliveMs: number
@@ -51,10 +52,8 @@ export class Pool {
     this.origin = origin
     this.#options = options
     this.#clock = clock
-    this.#connect = connectWithin(
-      options.connectTimeoutMs,
-      buildConnector({ ...options.tls, timeout: 0 } as buildConnector.BuildOptions)
-    )
+    const connect = buildConnector({ ...options.tls, timeout: 0 } as buildConnector.BuildOptions)
+    this.#connect = options.connectTimeoutMs === 0 ? connect : connectWithin(options.connectTimeoutMs, connect)
   }
 
   /**
@@ -113,7 +112,6 @@ export class Pool {
   }
 
   #create(): Connection {
-    this.#open++
     const { keepAliveMs, idleTimeoutMs, maxHeaderBytes } = this.#options
     const client = new Client(this.origin, {
       pipelining: 1,
@@ -137,6 +135,7 @@ export class Pool {
     client.on('disconnect', () => {
       connection.uses = 0
     })
+    this.#open++
     return connection
   }
 

@@ -92,6 +92,11 @@ t.test(
   }
 )
 
+t.test('TRC-05 limits.connections: 0 is no limit', async t => {
+  const { call } = await startOpen(t, { limits: { connections: 0 } })
+  t.equal((await call('/x')).status, 200)
+})
+
 t.test('TRC-06 limits.connections_per_ip: one address cannot take all connections', async t => {
   const { port, gateway } = await startOpen(t, { limits: { connections_per_ip: 3 } })
   const clients = await connect(t, port, 3)

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import http, { type IncomingMessage } from 'node:http'
+import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import t, { type Test } from 'tap'
 import { startBlackhole } from '../support/blackhole.ts'
 import { FakeClock } from '../support/clock.ts'
@@ -143,6 +143,22 @@ t.test('RTE-22 what belongs to the connections of a service cannot stand on a ro
   })
   t.match(problems, [{ line: 2, message: /put it under "services\.s\.timeouts"/, severity: 'error' }])
   t.equal(problems.length, 1)
+})
+
+t.test('RTE-22 a deadline of 0 is no deadline, for every stage', async t => {
+  const held: ServerResponse[] = []
+  const upstream = await startService(t, (request, response) => {
+    request.resume().on('end', () => held.push(response))
+  })
+  const { call, pass } = await gateway(t, upstream.url, {
+    timeout: 0,
+    timeouts: { connect: '0s', first_byte: 0, write: '0ms', idle: 0, total: 0 }
+  })
+  const answers = [{}, { method: 'POST', body: 'small' }].map(request => call('/x', request))
+  await until(() => held.length === 2)
+  pass(86_400_000)
+  for (const response of held) response.end('at last')
+  for (const answer of answers) t.match(await answer, { status: 200, text: 'at last' })
 })
 
 t.test('RTE-22 while a connection is being made the deadline counts, too', async t => {

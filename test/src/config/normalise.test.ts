@@ -95,6 +95,31 @@ t.test('C-11 C-15 what the gateway keeps for itself cannot be taken; it can be m
   ])
 })
 
+t.test('CFG-08 0 is refused where it would let nothing through, and is never made of what is more', async t => {
+  const server = (options: string): string => `server: { ${options} }\n`
+  const pool = (options: string): string => `services: { s: { url: "http://s", pool: { ${options} } } }\n`
+  const slips: [string, string, string][] = [
+    [server('limits: { header_bytes: 0 }'), 'server.limits.header_bytes', '0 must be more than 0'],
+    [server('limits: { url_bytes: 0kb }'), 'server.limits.url_bytes', '"0kb" must be more than 0'],
+    [server('limits: { headers: 0 }'), 'server.limits.headers', '0 must be at least 1'],
+    ['storage: { redis_timeout: 0.0s }\n', 'storage.redis_timeout', '"0.0s" must be more than 0'],
+    [pool('keep_alive: 0'), 'services.s.pool.keep_alive', '0 must be more than 0'],
+    [pool('header_bytes: 0'), 'services.s.pool.header_bytes', '0 must be more than 0'],
+    [
+      pool('keep_alive: soon'),
+      'services.s.pool.keep_alive',
+      '"soon" is no duration: write 30s, 500ms, 2m or a number of seconds'
+    ]
+  ]
+  for (const [text, key, message] of slips)
+    t.match(await problemsOf(t, { 'gateway.yaml': text }), [{ key, message }], text)
+  const { snapshot } = await load(t, {
+    'gateway.yaml': `${pool('keep_alive: 0.1ms')}routes: [{ path: /x, service: s, timeout: 0.0001 }]\n`
+  })
+  t.match(snapshot.services.get('s')?.pool, { keepAliveMs: 1 })
+  t.match(snapshot.routes[0], { timeoutMs: 1 })
+})
+
 t.test('C-11 paths of the gateway’s own are plain, and no two are one', async t => {
   const wrong: [string, RegExp][] = [
     ['{ health: / }', /plain path/],
