@@ -58,6 +58,26 @@ function withTables(text: string, page: string): string {
   })
 }
 
+/** See docs/errors.md. */
+const REFUSAL = {
+  description: 'A refusal, in the format that the configuration names; `envelope` unless it says otherwise.',
+  type: 'object',
+  properties: {
+    error: {
+      type: 'object',
+      required: ['code', 'message', 'details', 'status', 'request_id', 'timestamp'],
+      properties: {
+        code: { type: 'string', enum: Object.keys(CATALOGUE) },
+        message: { type: 'string' },
+        details: { type: ['string', 'null'] },
+        status: { type: 'integer' },
+        request_id: { type: 'string' },
+        timestamp: { type: 'string', format: 'date-time' }
+      }
+    }
+  }
+}
+
 /** The gateway's own endpoints, as a gateway without any configuration has them. */
 async function openApi(): Promise<object> {
   const snapshot = await createSnapshot(
@@ -67,7 +87,10 @@ async function openApi(): Promise<object> {
   const runtime = new Runtime({ log: await createLog({ ...snapshot.logging, level: 'silent', format: 'json' }) })
   const app = Fastify()
   await app.register(fastifySwagger, {
-    transform: ({ schema, url }) => ({ schema: schema ?? {}, url: url.replace(/(.)\/$/, '$1') }),
+    transform: ({ schema, url }) => ({
+      schema: { ...schema, response: { '2XX': { type: 'null', description: 'As asked for.' }, default: REFUSAL } },
+      url: url.replace(/(.)\/$/, '$1')
+    }),
     openapi: {
       openapi: '3.1.0',
       info: {
