@@ -136,10 +136,9 @@ export class Generation {
   }
 
   /** With a listener of its own, administration is there and nowhere else, and nothing else is there (H-122). */
-  #isAtTheRightDoor(found: Destination, exchange: Exchange): boolean {
-    if (this.snapshot.adminListen === undefined) return true
-    const administrative = 'own' in found && found.administrative
-    return 'own' in found && !administrative ? true : administrative === exchange.atAdminDoor
+  #isAtTheRightDoor(found: Destination, { atAdminDoor }: Exchange): boolean {
+    if (atAdminDoor === undefined) return true
+    return 'own' in found && !found.administrative ? true : atAdminDoor === 'own' in found
   }
 
   /** The answer to `exchange` is complete, or its client has gone. */

@@ -68,6 +68,8 @@ export class Gateway implements Control {
   readonly #setUp = new WeakSet<Policy>()
   /** Routes that an administrator has switched on or off, until the next start. */
   readonly #switched = new Map<string, boolean>()
+  /** What the process was started with, whatever the configuration has come to say since. */
+  readonly #atStart: Readonly<Record<string, unknown>>
   #loaded: Loaded
   #seen: Seen
   /** The files of the listener's certificate, as they were just before they were read. */
@@ -84,6 +86,7 @@ export class Gateway implements Control {
     this.#sources = sources
     this.#loaded = loaded
     this.#seen = loaded.seen
+    this.#atStart = settingsOfTheProcess(loaded.snapshot)
     this.runtime = runtime
     this.server = new GatewayServer(loaded.snapshot.server, runtime)
     this.#certificateSeen = seenNow(this.server.certificateFiles)
@@ -111,7 +114,8 @@ export class Gateway implements Control {
   async #open(): Promise<void> {
     this.server.swap(await this.#build(this.#loaded))
     const { server, adminListen } = this.snapshot
-    this.port = (await this.server.listen(server.host, server.port)).port
+    const atAdminDoor = adminListen === undefined ? undefined : false
+    this.port = (await this.server.listen(server.host, server.port, atAdminDoor)).port
     if (adminListen === undefined) return
     const [, host, port] = /^(.+):(\d+)$/.exec(adminListen) as unknown as [string, string, string]
     await this.server.listen(host, Number(port), true)
@@ -209,8 +213,11 @@ export class Gateway implements Control {
       `configuration ${shortVersion(before)} → ${shortVersion(loaded.snapshot)}: ${changes.join(', ') || 'no visible change'}  (swap ${took} ms)`
     )
     for (const problem of loaded.snapshot.warnings) runtime.log.warn(formatProblem(problem))
-    if (JSON.stringify(before.server) !== JSON.stringify(loaded.snapshot.server))
-      runtime.log.warn('"server" has changed; that takes effect at the next start')
+    if (before.logging.level !== loaded.snapshot.logging.level) runtime.log.level = loaded.snapshot.logging.level
+    const [started, now] = [this.#atStart, settingsOfTheProcess(loaded.snapshot)]
+    for (const [key, value] of Object.entries(now)) {
+      if (started[key] !== value) runtime.log.warn(`"${key}" has changed; that takes effect at the next start`)
+    }
   }
 
   async #build(loaded: Loaded): Promise<Generation> {
@@ -273,6 +280,17 @@ export class Gateway implements Control {
     await this.server.close(graceMs)
     await this.runtime.close()
     this.runtime.sink.flush()
+  }
+}
+
+/** What no change of the configuration reaches, because it made the listeners, the store or the log; comparable. */
+function settingsOfTheProcess({ server, adminListen, storage, logging }: Snapshot): Record<string, unknown> {
+  return {
+    server: JSON.stringify(server),
+    'admin.listen': adminListen,
+    'storage.redis_url': storage.redis_url,
+    'storage.redis_timeout': storage.redis_timeout,
+    'logging.format': logging.format
   }
 }
 

@@ -72,8 +72,12 @@ export class GatewayServer {
     return [...this.#retiring].reduce((sum, generation) => sum + generation.inFlight, this.#current?.inFlight ?? 0)
   }
 
-  /** Opens a port. @param atAdminDoor for the administration's own listener. @throws when it cannot be opened */
-  async listen(host: string, port: number, atAdminDoor = false): Promise<AddressInfo> {
+  /**
+   * Opens a port.
+   * @param atAdminDoor whether it is the administration's own; undefined while that has none
+   * @throws when it cannot be opened
+   */
+  async listen(host: string, port: number, atAdminDoor?: boolean): Promise<AddressInfo> {
     const server = this.#createServer(atAdminDoor)
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
@@ -136,7 +140,7 @@ export class GatewayServer {
     for (const server of this.#servers) if ('closeAllConnections' in server) server.closeAllConnections()
   }
 
-  #createServer(atAdminDoor: boolean): AnyServer {
+  #createServer(atAdminDoor: boolean | undefined): AnyServer {
     const { tls, limits, timeouts, http2: offersHttp2 } = this.#settings
     const options: ServerOptions = {
       maxHeaderSize: limits.header_bytes,
@@ -379,7 +383,7 @@ export class GatewayServer {
 
 /** How a request came in, besides what it says itself. */
 interface Arrival {
-  readonly atAdminDoor: boolean
+  readonly atAdminDoor: boolean | undefined
   readonly expectContinue?: boolean
   readonly refusal?: GatewayError | undefined
   readonly upgrade?: Upgrade

@@ -210,6 +210,31 @@ t.test('H-118 two hundred changes leave nothing behind: memory, handles, leases'
   t.equal(handles(), before.handles)
 })
 
+t.test(
+  'CFG-06 what only a start can change is said by name, until it is as it was; the level of the log follows',
+  async t => {
+    const { gateway, configure, lines } = await startGateway(t, { logging: { level: 'info' } })
+    const pending = async (document: object): Promise<string[]> => {
+      const { length } = lines()
+      configure(document)
+      await gateway.reload()
+      return lines()
+        .slice(length)
+        .flatMap(({ msg }) => /^"(.+)" has changed; that takes effect at the next start$/.exec(String(msg))?.[1] ?? [])
+    }
+    t.strictSame(await pending({ logging: { level: 'warn' } }), [])
+    t.equal(gateway.runtime.log.level, 'warn')
+    const changed = {
+      server: { limits: { headers: 50 } },
+      storage: { redis_url: 'redis://elsewhere', redis_timeout: '1s' },
+      logging: { level: 'info', format: 'json' }
+    }
+    const keys = ['server', 'storage.redis_url', 'storage.redis_timeout', 'logging.format']
+    t.strictSame(await pending(changed), keys)
+    t.strictSame(await pending({ logging: { level: 'info' } }), [])
+  }
+)
+
 t.test('H-118 CFG-06 a bad file changes nothing, and everybody can see it', async t => {
   const upstream = await startUpstream(t)
   const { gateway, call, configure, lines } = await startGateway(t, numbered(upstream.url, 1))

@@ -52,8 +52,8 @@ export class Exchange implements RequestView {
   /** Set when the door refuses the request; the answer is made by the same code as any other refusal. */
   refusal: GatewayError | undefined
   upgrade: Upgrade | undefined
-  /** It came in by the administration's own listener. */
-  atAdminDoor = false
+  /** Whether it came in by the administration's own listener; undefined in a process that has none. */
+  atAdminDoor: boolean | undefined
   reply: ReplyPort | undefined
   /** The answer was 101, and bytes have flowed since. */
   tunnelled = false

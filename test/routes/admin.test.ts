@@ -129,6 +129,34 @@ t.test('H-122 with a listener of its own, administration is there and nowhere el
   t.equal(upstream.seen.length, 1)
 })
 
+t.test(
+  'H-122 a listener of its own comes and goes with the process, never with a change of the configuration',
+  async t => {
+    const { freePort } = await import('../support/upstream.ts')
+    const { call: callAt } = await import('../support/gateway.ts')
+    const upstream = await startUpstream(t)
+    const port = await freePort()
+    const apart = (own: boolean): object => ({
+      ...(own ? { admin: { listen: `127.0.0.1:${port}` } } : {}),
+      services: { s: { url: upstream.url } },
+      routes: [{ path: `/${own}`, service: 's', authentication: 'none' }]
+    })
+    for (const own of [true, false]) {
+      const { call, gateway, configure, lines } = await startGateway(t, apart(own))
+      configure(apart(!own))
+      await gateway.reload()
+      t.equal((await call(`/${!own}`)).status, 200, 'the change is there')
+      t.equal((await call('/gateway/status', { token: boss })).status, own ? 404 : 200)
+      if (own) {
+        t.equal((await callAt(port, '/gateway/status', { token: boss })).status, 200)
+        t.equal((await callAt(port, `/${!own}`)).status, 404)
+      }
+      t.ok(lines().some(({ msg }) => msg === '"admin.listen" has changed; that takes effect at the next start'))
+      await gateway.close()
+    }
+  }
+)
+
 t.test('RLM-09 the guard of the gateway’s own operations counts before credentials are looked at', async t => {
   const { call } = await startGateway(t, {}, { clock: new FakeClock() })
   const statuses = new Set<number>()
