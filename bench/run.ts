@@ -10,6 +10,7 @@ import { bodies } from './sections/bodies.ts'
 import { connections } from './sections/connections.ts'
 import { http } from './sections/http.ts'
 import { redis } from './sections/redis.ts'
+import { reload } from './sections/reload.ts'
 import type { Options, Section } from './sections/section.ts'
 import { seed004 } from './sections/seed004.ts'
 import { coldStart } from './sections/start.ts'
@@ -22,6 +23,7 @@ const SECTIONS: Readonly<Record<string, Section>> = {
   bodies,
   websocket,
   start: coldStart,
+  reload,
   seed004
 }
 
