@@ -13,11 +13,9 @@ export default definePolicy({
     if (bytes === 0) return undefined
     const tooLarge = bodyTooLarge(bytes)
     return {
-      onRequest(request, reply, done) {
-        if (request.exchange.contentLength <= bytes) return done()
-        // Reading what was refused just to keep the connection would be what the limit is there to spare.
-        reply.header('connection', 'close')
-        done(tooLarge)
+      onRequest(request, _reply, done) {
+        if (request.exchange.contentLength <= bytes) done()
+        else done(tooLarge)
       }
     }
   }

@@ -298,7 +298,7 @@ export class Exchange implements RequestView {
         case REQUEST.FRAMING_LOOK_ALIKE:
           throw refuse('bad_request', { reason: 'framing_look_alike' })
         case REQUEST.TE:
-          this.acceptsTrailers ||= /(?:^|,)\s*trailers\s*(?:,|;|$)/i.test(value)
+          this.acceptsTrailers ||= this.request.httpVersion !== '1.0' && /(?:^|,)\s*trailers\s*(?:,|;|$)/i.test(value)
           break
         case REQUEST.FORWARDED_FOR:
           this.#forwardedFor = this.#forwardedFor === '' ? value : `${this.#forwardedFor}, ${value}`

@@ -307,6 +307,8 @@ class Forwarding {
     const { exchange } = this
     // What is left of the body would have to be read and thrown away before the connection could be used again.
     if (exchange.uploading) exchange.endConnection()
+    // A head that could not be written has left its reason phrase behind. HTTP/2 has none.
+    if (!exchange.http2) exchange.response.statusMessage = ''
     exchange.reply?.send(error)
   }
 
@@ -410,6 +412,7 @@ class Attempt {
     const out: string[] = []
     let taken = 0
     let listed: Set<string> | undefined
+    let trailer = ''
     for (let i = 0; i < raw.length; i += 2) {
       const name = latin1(raw[i])
       const value = latin1(raw[i + 1])
@@ -430,7 +433,7 @@ class Attempt {
           if (mayListFields(value)) listed = new Set([...(listed ?? []), ...connectionTokens(value)])
           break
         case RESPONSE.TRAILER:
-          if (exchange.acceptsTrailers) out.push(name, value)
+          trailer = trailer === '' ? value : `${trailer}, ${value}`
           break
         case RESPONSE.CORS:
           if ((exchange.owns & OWNS.CORS) === 0) out.push(name, value)
@@ -444,9 +447,15 @@ class Attempt {
       }
     }
     if (listed !== undefined) dropListed(out, listed)
+    if (trailer !== '' && exchange.acceptsTrailers && this.#isChunked(status)) out.push('trailer', trailer)
     for (const block of exchange.blocks) block.appendTo(out, taken)
     for (let i = 0; i < exchange.fields.length; i++) out.push(exchange.fields[i] as string)
     return out
+  }
+
+  /** Whether the answer goes to the client in chunks, the only ones that trailers can follow (RFC 9112 section 7.1.2). */
+  #isChunked(status: number): boolean {
+    return this.#length === -1 && status !== 204 && status !== 304 && this.#forwarding.exchange.method !== 'HEAD'
   }
 
   onData(chunk: Buffer): boolean {

@@ -173,3 +173,24 @@ t.test('TRC-04 body_limit: too large a body is refused, whether it says so or no
   t.equal(upstream.seen.length, 2, 'no service gets a whole request of it')
   t.equal((await post('/any', 3_000_000)).status, 200, 'without a limit, none')
 })
+
+t.test(
+  'TRC-04 H-94 a client that is still sending too large a body gets its 413, and may go on afterwards',
+  async t => {
+    const upstream = await startUpstream(t)
+    const { port } = await startGateway(t, {
+      services: { s: { url: upstream.url } },
+      routes: [{ path: '/**', service: 's', authentication: 'none', body_limit: '1kb' }]
+    })
+    const [client] = await connect(t, port, 1)
+    client!.socket.write(`POST /large HTTP/1.1\r\nHost: x\r\nContent-Length: 40000\r\n\r\n${'x'.repeat(10_000)}`)
+    await until(() => client!.text.startsWith('HTTP/1.1 413'))
+    client!.socket.write('x'.repeat(30_000))
+    await client!.ask()
+    t.equal(client!.answers, 1)
+    t.match(
+      upstream.seen.map(({ url }) => url),
+      ['/x']
+    )
+  }
+)

@@ -347,6 +347,65 @@ t.test('RTE-18 trailers reach a client that takes them, and only those that may 
   t.equal(posted.status, 200)
 })
 
+t.test('RTE-18 trailers that are announced where none can follow are not announced to the client', async t => {
+  const answers: Record<string, string> = {
+    '/chunked': '200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 42\r\n\r\n',
+    '/length': '200 OK\r\nContent-Length: 2\r\n\r\nok',
+    '/none': '204 No Content\r\n\r\n',
+    '/same': '304 Not Modified\r\n\r\n'
+  }
+  const upstream = await startRawUpstream(t, (socket, received) => {
+    const [method, path = ''] = received.split(' ')
+    const [line, ...rest] = (answers[path] as string).split('\r\n')
+    const answer = ['HTTP/1.1 '.concat(line as string), 'Trailer: X-Sum', 'Connection: close', ...rest].join('\r\n')
+    socket.end(method === 'HEAD' ? answer.slice(0, answer.indexOf('\r\n\r\n') + 4) : answer)
+  })
+  const { port } = await startGateway(t, {
+    defaults: open,
+    services: { s: { url: upstream.url } },
+    routes: [{ path: '/**', service: 's' }]
+  })
+  const ask = (target: string, version = '1.1') =>
+    raw(port, `${target} HTTP/${version}\r\nHost: x\r\nTE: trailers\r\nConnection: close\r\n\r\n`)
+  t.match((await ask('GET /chunked')).text, /trailer: X-Sum\r\n[\s\S]*\r\nX-Sum: 42\r\n\r\n$/i)
+  for (const [target, line] of [
+    ['HEAD /chunked', '200 OK'],
+    ['GET /length', '200 OK'],
+    ['GET /none', '204 No Content'],
+    ['GET /same', '304 Not Modified']
+  ] as const) {
+    const { text } = await ask(target)
+    t.equal(text.slice(0, text.indexOf('\r\n')), `HTTP/1.1 ${line}`, target)
+    t.notMatch(text, /trailer|x-sum/i, target)
+  }
+  const { text } = await ask('GET /chunked', '1.0')
+  t.match(text, /^HTTP\/1\.1 200 OK\r\n[\s\S]*\r\n\r\nok$/, 'HTTP/1.0 has no chunks')
+})
+
+t.test('a head that cannot be written is a 502 from its first line on', async t => {
+  const plugin = `export default {
+    name: 'control',
+    schema: { type: 'object', properties: {}, description: 'Adds what no field can hold.' },
+    compile: () => ({
+      onRequest(request, reply, done) {
+        request.exchange.fields.push('x-control', '\\u0001')
+        done()
+      }
+    })
+  }`
+  const upstream = await startUpstream(t)
+  const { port } = await startGateway(
+    t,
+    {
+      plugins: [{ use: './control.ts' }],
+      services: { s: { url: upstream.url } },
+      routes: [{ path: '/**', service: 's', authentication: 'none', plugins: { control: {} } }]
+    },
+    { files: { 'control.ts': plugin } }
+  )
+  t.match((await raw(port, 'GET / HTTP/1.1\r\nHost: x\r\n\r\n')).text, /^HTTP\/1\.1 502 Bad Gateway\r\n/)
+})
+
 t.test('H-20 Expect: 100-continue: 100 once, when a service is there to take the body', async t => {
   const upstream = await startUpstream(t)
   const { port } = await startGateway(t, {
