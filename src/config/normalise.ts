@@ -234,8 +234,9 @@ class Normaliser {
     this.#warnAboutUnused()
     await stretches.next()
     this.#checkCertificate()
-    const { gateway, server, storage, identity, logging, metrics, paths, admin, plugins, rate_limits } = this.#settled
-    const content = JSON.stringify([this.#settled, [...this.#services.values()].map(({ tls }) => tls)])
+    const { gateway, server, storage, logging, metrics, paths, admin, plugins, rate_limits } = this.#settled
+    const identity = this.#identity()
+    const content = JSON.stringify([{ ...this.#settled, identity }, [...this.#services.values()].map(({ tls }) => tls)])
     return deepFreeze({
       version: createHash('sha256').update(content).digest('hex').slice(0, 12),
       gateway,
@@ -265,6 +266,36 @@ class Normaliser {
       if (file !== undefined) this.#source.seen.set(resolve(file), printOf(file))
     for (const { key, message, severity } of certificateTrouble(files, systemClock.now()))
       this.#problems.add(['server', 'tls', key], message, 'value', severity)
+  }
+
+  /** Keys that are named by their files, as what is in these: a key that is replaced is another configuration. */
+  #identity(): IdentitySettings {
+    const { identity } = this.#settled
+    const { jwt, issuers } = identity
+    const { public_key, secret } = jwt
+    return {
+      ...identity,
+      jwt: {
+        ...jwt,
+        ...(public_key && { public_key: this.#pem(public_key) }),
+        ...(secret && !jwt.algorithm.startsWith('HS') && { secret: this.#pem(secret) })
+      },
+      issuers: issuers.map(issuer => ({
+        ...issuer,
+        ...(issuer.public_key && { public_key: this.#pem(issuer.public_key) })
+      }))
+    }
+  }
+
+  /** The PEM itself, or that in the file of this name. What is neither is found where keys are made of it. */
+  #pem(text: string): string {
+    if (text.includes('-----BEGIN')) return text
+    this.#source.seen.set(resolve(text), printOf(text))
+    try {
+      return readFileSync(text, 'utf8')
+    } catch {
+      return text
+    }
   }
 
   #addService(name: string, settings: ServiceSettings & Block): void {

@@ -6,7 +6,7 @@ import { ApiKeyError, ApiKeys } from './api-key.ts'
 import { IdentityError, namely } from './identity-error.ts'
 import { type Issuer, TokenVerifier } from './jwt.ts'
 import { type KeySource, publicKey, StaticKeys, secretKey } from './keys.ts'
-import { checkStrength, isProduction, type LocalKey, localKey, pemOf } from './local-key.ts'
+import { checkStrength, isProduction, type LocalKey, localKey } from './local-key.ts'
 import { type FetchReport, PublishedKeys } from './published-keys.ts'
 
 export { IdentityError } from './identity-error.ts'
@@ -143,7 +143,7 @@ function givenKeys(settings: IssuerSettings, production: boolean, path: (string 
     return new StaticKeys([key])
   }
   if (public_key === undefined) return undefined
-  return new StaticKeys([namely([...path, 'public_key'], () => publicKey(pemOf(public_key), undefined, algorithms))])
+  return new StaticKeys([namely([...path, 'public_key'], () => publicKey(public_key, undefined, algorithms))])
 }
 
 function apiKeysOf({ api_keys }: IdentitySettings): ApiKeys {

@@ -57,8 +57,8 @@ function sharedSecret(algorithm: string, secret: string, production: boolean): L
 }
 
 function pairOf(algorithm: string, secret: string | undefined, given: string | undefined): LocalKey {
-  const privatePem = secret ? pemOf(secret) : undefined
-  const pem = given === undefined ? privatePem : pemOf(given)
+  const privatePem = secret || undefined
+  const pem = given ?? privatePem
   if (pem === undefined)
     throw new IdentityError(PATH, `${algorithm} needs "public_key", or the private key as "secret"`)
   const path = [...PATH, given === undefined ? 'secret' : 'public_key']
@@ -111,9 +111,4 @@ function makeKept(folder: string, file: string): string {
     )
   }
   return secret
-}
-
-/** The PEM itself, or that in the file of this name. */
-export function pemOf(text: string): string {
-  return text.includes('-----BEGIN') || !existsSync(text) ? text : readFileSync(text, 'utf8')
 }

@@ -1,10 +1,13 @@
 import { createHmac, createPublicKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
+import { writeFileSync } from 'node:fs'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { FakeClock } from '../support/clock.ts'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
 import { SECRET, signedToken, token } from '../support/tokens.ts'
+import { until } from '../support/until.ts'
 import { startUpstream, type Upstream } from '../support/upstream.ts'
 
 const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 })
@@ -154,6 +157,45 @@ t.test('H-51 C-02 the algorithm belongs to the key: one that the configuration d
     PASSES
   )
 })
+
+t.test(
+  'CFG-06 IDN-14 C-02 a key that is replaced in its file is a change: the old one is refused, the new one accepted',
+  async t => {
+    const folder = t.testdir({})
+    const [own, theirs, half] = ['own', 'theirs', 'half'].map(name => join(folder, `${name}.pem`)) as [
+      string,
+      string,
+      string
+    ]
+    const pairs = [0, 1].map(() => generateKeyPairSync('ec', { namedCurve: 'P-256' }))
+    const replace = (n: number): void => {
+      const { publicKey, privateKey } = pairs[n] as (typeof pairs)[0]
+      writeFileSync(own, privateKey.export({ type: 'pkcs8', format: 'pem' }))
+      for (const file of [theirs, half]) writeFileSync(file, pem(publicKey))
+    }
+    const ways: [name: string, identity: object][] = [
+      ['an issuer’s', { issuers: [{ issuer: 'them', public_key: theirs }] }],
+      ['the gateway’s own', { jwt: { algorithm: 'ES256', secret: own } }],
+      ['its public half', { jwt: { algorithm: 'ES256', public_key: half, secret: '' } }]
+    ]
+    const signed = (n: number): string => signedToken(pairs[n]?.privateKey as KeyObject, 'ES256', { iss: 'them' })
+    for (const [name, identity] of ways) {
+      await t.test(name, async t => {
+        replace(0)
+        const { gateway, verdict } = await start(t, identity)
+        t.strictSame(await verdict(signed(0)), PASSES)
+        t.match(await gateway.reload(), { changed: false })
+        replace(1)
+        t.match(await gateway.reload(), { changed: true })
+        t.strictSame(await verdict(signed(1)), PASSES)
+        t.strictSame(await verdict(signed(0)), fails('wrong_signature'))
+        gateway.watch()
+        replace(0)
+        await until(async () => (await verdict(signed(0)))[0] === 200, 'it is followed')
+      })
+    }
+  }
+)
 
 t.test('H-52 keys that a token brings along are ignored, and nobody is asked for them', async t => {
   let asked = 0

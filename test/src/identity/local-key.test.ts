@@ -1,5 +1,5 @@
 import { generateKeyPairSync } from 'node:crypto'
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { IdentityError } from '../../../src/identity/identity-error.ts'
@@ -104,11 +104,6 @@ t.test('C-02 IDN-14 a key pair signs with its private half, or only verifies', a
   })
   const only = keyOf(t, { jwt: { algorithm, public_key } })
   t.match(only, { signing: undefined, verification: { material: public_key } })
-
-  const folder = t.testdir({})
-  const file = join(folder, 'key.pem')
-  writeFileSync(file, secret)
-  t.equal(keyOf(t, { jwt: { algorithm, secret: file } })?.signing, secret, 'the name of a file')
 
   t.match(objection(t, { jwt: { algorithm } }), ['identity.jwt', /RS256 needs "public_key", or the private key/])
   t.match(objection(t, { jwt: { algorithm, secret: pem(other.privateKey), public_key } }), [
