@@ -1,7 +1,7 @@
 import { refuse } from '../src/errors.ts'
 import { capacityOf, type Limit } from '../src/limits/limit.ts'
 import { AddressPlan, LimitPlan, type OwnLimit } from '../src/limits/plan.ts'
-import { type HeaderStyle, limitsOf, RATE, type RateLimitsSettings, type RateSettings } from '../src/limits/settings.ts'
+import { type HeaderStyle, limitsOf, RATE, type RateLimitsSettings } from '../src/limits/settings.ts'
 import { definePolicy } from '../src/policy.ts'
 import type { Exchange } from '../src/proxy/exchange.ts'
 import { OWNS } from '../src/proxy/headers.ts'
@@ -72,7 +72,7 @@ export const preLimit = definePolicy({
   defaultOptions: ({ rateLimits }) => (rateLimits.ip === undefined ? undefined : {}),
   compile(_options, { snapshot, runtime }) {
     const terms = snapshot.rateLimits
-    const plan = new AddressPlan(limitsOf('ip', terms.ip as RateSettings))
+    const plan = AddressPlan.of(terms)
     const manner: Manner = { style: headerStyle(terms), slowDownMs: 0 }
     const { store } = runtime
     return {

@@ -1,13 +1,12 @@
 import type { FastifyPluginAsync } from 'fastify'
 import { refuse } from '../src/errors.ts'
+import { readTimes } from '../src/identity/claims.ts'
 import { revocationKey } from '../src/identity/revocation.ts'
 import { parseToken } from '../src/identity/token-form.ts'
 import { network } from '../src/limits/plan.ts'
 import { Type } from '../src/schema.ts'
 import { administrators, fromStore, guardOwnEndpoints, validatorCompiler } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
-
-const DAY_SECONDS = 86_400
 
 /** What administrators do while the gateway runs (ADM-08, RTE-05, RLM-14, RLM-15). */
 const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runtime, control }) => {
@@ -24,10 +23,11 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
     }))
   }))
 
+  const toggling = administrators('Switches a route on or off until the gateway starts again')
   const toggle = {
-    ...administrators('Switches a route on or off until the gateway starts again'),
+    ...toggling,
     schema: {
-      ...administrators('Switches a route on or off until the gateway starts again').schema,
+      ...toggling.schema,
       body: Type.Object({
         id: Type.String({ description: 'Id of the route.' }),
         enabled: Type.Boolean({ description: 'Whether it is to be there.' })
@@ -70,32 +70,67 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
     }
   )
 
+  const { jwt, issuers } = snapshot.identity
+  const skewMs = Math.max(jwt.clock_skew, ...issuers.map(issuer => issuer.clock_skew))
+  const revoking = administrators('Takes a token back')
   const revocation = {
-    ...administrators('Takes a token back'),
+    ...revoking,
     schema: {
-      ...administrators('Takes a token back').schema,
+      ...revoking.schema,
       body: Type.Object({
-        jti: Type.Optional(Type.String({ description: 'Id of the token.', minLength: 1 })),
-        token: Type.Optional(Type.String({ description: 'The token itself, if it has no id.', minLength: 1 })),
-        seconds: Type.Integer({
-          description: 'How long to remember it; the life of the token.',
-          default: DAY_SECONDS,
-          minimum: 1
-        })
+        token: Type.Optional(Type.String({ description: 'The token itself.', minLength: 1 })),
+        jti: Type.Optional(
+          Type.String({ description: 'Id of the token, for those who do not have it.', minLength: 1 })
+        ),
+        seconds: Type.Optional(
+          Type.Integer({
+            description: 'How long to remember it. Not needed with `token`, which says how long it would be good.',
+            minimum: 1
+          })
+        )
       })
     }
   }
-  app.post<{ Body: { jti?: string; token?: string; seconds: number } }>(
-    '/revocations',
-    revocation,
-    async ({ body }, reply) => {
-      const key =
-        body.jti ?? (body.token === undefined ? undefined : revocationKey(body.token, parseToken(body.token).payload))
-      if (key === undefined) throw refuse('validation_error', { details: 'One of "jti" and "token" is needed.' })
-      await fromStore(runtime.revocations.revoke(key, body.seconds * 1000))
-      return reply.code(204).send()
-    }
-  )
+  app.post<{ Body: Revocation }>('/revocations', revocation, async ({ body }, reply) => {
+    const { key, ttlMs } = readRevocation(body, skewMs, runtime.clock.now())
+    await fromStore(runtime.revocations.revoke(key, ttlMs))
+    return reply.code(204).send()
+  })
+}
+
+interface Revocation {
+  readonly token?: string
+  readonly jti?: string
+  readonly seconds?: number
+}
+
+/** Nobody needs to remember anything for longer, in milliseconds: a hundred years. */
+const LONGEST_MS = 100 * 365 * 86_400_000
+
+/** Which token is meant, and until when it would be good. @throws {GatewayError} 422 */
+function readRevocation(
+  { token, jti, seconds }: Revocation,
+  skewMs: number,
+  now: number
+): { key: string; ttlMs: number } {
+  if (token !== undefined) {
+    const { key, expiresAt } = readToken(token, skewMs)
+    const ttlMs = seconds === undefined ? expiresAt - now : seconds * 1000
+    return { key, ttlMs: Math.ceil(Math.min(Math.max(ttlMs, 1), LONGEST_MS)) }
+  }
+  if (jti === undefined) throw refuse('validation_error', { details: 'One of "token" and "jti" is needed.' })
+  if (seconds === undefined)
+    throw refuse('validation_error', { details: '"jti" needs "seconds": how long the token may still be good.' })
+  return { key: jti, ttlMs: seconds * 1000 }
+}
+
+function readToken(token: string, skewMs: number): { key: string; expiresAt: number } {
+  try {
+    const { payload } = parseToken(token)
+    return { key: revocationKey(token, payload), expiresAt: readTimes(payload, skewMs).expiresAt }
+  } catch {
+    throw refuse('validation_error', { details: '"token" is no token that the gateway would ever let in.' })
+  }
 }
 
 /** An address is counted with its neighbours, and the name of an IPv6 network has a slash in it, which no parameter may. */

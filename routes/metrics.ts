@@ -5,10 +5,12 @@ import { refuse } from '../src/errors.ts'
 import { challenge } from '../src/identity/trouble.ts'
 import { prometheusRegistry } from '../src/metrics-registry.ts'
 import { addressSet } from '../src/proxy/peer.ts'
+import { guardOwnEndpoints } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
 
 /** What Prometheus scrapes, and the same as JSON (MON-07 to MON-11). For administrators, and for addresses that may (C-39). */
 const metrics: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runtime }) => {
+  await guardOwnEndpoints(app, { snapshot, runtime })
   const { paths } = snapshot
   const allowed = addressSet(snapshot.metrics.allow)
   const mayRead = ({ exchange }: FastifyRequest): void => {

@@ -107,7 +107,7 @@ function policiesOf({ concerns }: RouteConfig): Record<string, PolicyUse> {
 }
 
 function forwardContext(snapshot: Snapshot, runtime: Runtime, tunnels: Set<Tunnel>): ForwardContext {
-  const { clock, deadlines, random, pseudonym, metrics } = runtime
+  const { clock, deadlines, random, pseudonym, metrics, revocations } = runtime
   const websocketIdleMs = snapshot.server.timeouts.websocket_idle
   return {
     clock,
@@ -115,6 +115,7 @@ function forwardContext(snapshot: Snapshot, runtime: Runtime, tunnels: Set<Tunne
     random,
     pseudonym,
     metrics,
+    revocations,
     tunnels,
     websocketIdleMs,
     failed: (route, stage) => metrics.service(route.service.name).failed(stage)

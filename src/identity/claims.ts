@@ -53,7 +53,7 @@ export function consumerOf(
   payload: Claims,
   names: ClaimNames,
   issuer: string | undefined,
-  expiresAt: number
+  credential: Pick<Consumer, 'expiresAt' | 'revocationKey'>
 ): Consumer {
   const ofUser = payload.sub !== undefined
   const subject = ofUser ? payload.sub : (payload.client_id ?? payload.azp)
@@ -69,7 +69,7 @@ export function consumerOf(
     tier: readStrings(payload, names.tier)[0],
     credential: 'jwt' as const,
     claims: Object.freeze(payload),
-    expiresAt
+    ...credential
   }
   return Object.freeze({ ...consumer, identityFields: identityFields(consumer) })
 }

@@ -16,4 +16,6 @@ export interface Consumer {
   readonly identityFields: readonly string[]
   /** When the credential ends, in milliseconds since 1970; Infinity for never. */
   readonly expiresAt: number
+  /** Under which it may be taken back while it is good; undefined for what cannot be. */
+  readonly revocationKey?: string
 }

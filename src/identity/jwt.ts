@@ -85,9 +85,10 @@ export class TokenVerifier {
 
     const validity = readTimes(payload, issuer.clockSkewMs)
     checkAudience(payload.aud, issuer.audience)
-    const consumer = consumerOf(payload, this.#claims, issuer.issuer, validity.expiresAt)
-    const { version: keyVersion } = keys
-    const verified = { ...validity, consumer, issuer, keyVersion, revocationKey: revocationKey(token, payload) }
+    const { expiresAt } = validity
+    const key = revocationKey(token, payload)
+    const consumer = consumerOf(payload, this.#claims, issuer.issuer, { expiresAt, revocationKey: key })
+    const verified = { ...validity, consumer, issuer, keyVersion: keys.version, revocationKey: key }
     const admitted = this.#admit(verified)
     this.#verified.set(token, verified)
     return admitted

@@ -30,10 +30,41 @@ export interface Plan {
   readonly silent: boolean
 }
 
-/** Most addresses whose plans are remembered. */
-const MOST_ADDRESSES = 10_000
+/** Most plans of callers without a name that are remembered, twice over. */
+const MOST_STRANGERS = 10_000
 /** Most addresses of one caller, for routes that count by address. */
 const MOST_PLACES = 100
+
+/**
+ * What is remembered of callers without a name, for all routes of a configuration together: nobody needs credentials to
+ * become one, so what they cost must not grow with the number of routes.
+ */
+class Strangers {
+  readonly plans = new TwoGenerations<Plan>(MOST_STRANGERS)
+  readonly #kinds = new Map<string, string>()
+
+  /** A short name for what a route asks of everybody; routes that ask the same share it, and their plans. */
+  kindOf(asked: unknown): string {
+    const key = JSON.stringify(asked)
+    let kind = this.#kinds.get(key)
+    if (kind === undefined) {
+      kind = String(this.#kinds.size)
+      this.#kinds.set(key, kind)
+    }
+    return kind
+  }
+
+  static #of = new WeakMap<RateLimitsSettings, Strangers>()
+
+  static of(settings: RateLimitsSettings): Strangers {
+    let strangers = Strangers.#of.get(settings)
+    if (strangers === undefined) {
+      strangers = new Strangers()
+      Strangers.#of.set(settings, strangers)
+    }
+    return strangers
+  }
+}
 
 /**
  * All limits of a route, for any caller (RLM-02): global, service, endpoint, the caller's own by client, tier or role, and
@@ -45,8 +76,8 @@ export class LimitPlan {
   readonly #own: OwnLimit | undefined
   readonly #byConsumer = new WeakMap<Consumer, Plan>()
   readonly #byConsumerAndAddress = new WeakMap<Consumer, TwoGenerations<Plan>>()
-  readonly #byAddress = new TwoGenerations<Plan>(MOST_ADDRESSES)
-  readonly #byClientId = new TwoGenerations<Plan>(MOST_ADDRESSES)
+  readonly #strangers: TwoGenerations<Plan>
+  readonly #kind: string
   readonly #resolved = new Map<string, readonly Limit[] | null>()
 
   constructor(settings: RateLimitsSettings, route: PlanRoute | undefined, own: OwnLimit | undefined) {
@@ -65,6 +96,9 @@ export class LimitPlan {
             )
           ])
     ]
+    const strangers = Strangers.of(settings)
+    this.#strangers = strangers.plans
+    this.#kind = strangers.kindOf([this.#shared, own])
   }
 
   /** Whether no caller has anything to pass. */
@@ -94,20 +128,21 @@ export class LimitPlan {
   }
 
   #forAddress(client: string): Plan {
-    let plan = this.#byAddress.get(client)
+    const name = `${this.#kind} ${client}`
+    let plan = this.#strangers.get(name)
     if (plan === undefined) {
       plan = this.#make(undefined, `ip:${network(client)}`, '', client)
-      this.#byAddress.set(client, plan)
+      this.#strangers.set(name, plan)
     }
     return plan
   }
 
   #forClientId(clientId: string, client: string): Plan {
-    const name = this.#own?.by === 'ip' ? `${clientId}\n${client}` : clientId
-    let plan = this.#byClientId.get(name)
+    const name = `${this.#kind}\n${clientId}${this.#own?.by === 'ip' ? `\n${client}` : ''}`
+    let plan = this.#strangers.get(name)
     if (plan === undefined) {
       plan = this.#make(undefined, `client-id:${clientId}`, clientId, client)
-      this.#byClientId.set(name, plan)
+      this.#strangers.set(name, plan)
     }
     return plan
   }
@@ -170,13 +205,24 @@ export class LimitPlan {
   }
 }
 
-/** The same limits for every address. */
+/** The limits of `rate_limits.ip`, the same for every address and on every route. */
 export class AddressPlan {
   readonly #limits: readonly Limit[]
-  readonly #byAddress = new TwoGenerations<readonly LimitRequest[]>(MOST_ADDRESSES)
+  readonly #byAddress = new TwoGenerations<readonly LimitRequest[]>(MOST_STRANGERS)
 
-  constructor(limits: readonly Limit[]) {
+  private constructor(limits: readonly Limit[]) {
     this.#limits = limits
+  }
+
+  static #of = new WeakMap<RateLimitsSettings, AddressPlan>()
+
+  static of(settings: RateLimitsSettings): AddressPlan {
+    let plan = AddressPlan.#of.get(settings)
+    if (plan === undefined) {
+      plan = new AddressPlan(settings.ip === undefined ? [] : limitsOf('ip', settings.ip))
+      AddressPlan.#of.set(settings, plan)
+    }
+    return plan
   }
 
   for(client: string): readonly LimitRequest[] {

@@ -1,5 +1,6 @@
 import type { Dispatcher } from 'undici'
 import { type GatewayError, refuse } from '../errors.ts'
+import type { Revocations } from '../identity/revocation.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { RequestMetrics } from '../telemetry/metrics.ts'
 import { Deadline, type Deadlines } from '../upstream/deadline.ts'
@@ -36,6 +37,7 @@ export interface ForwardContext {
   /** What this gateway calls itself in `Via`: `1.1 sallyport-x7f3`. */
   readonly pseudonym: string
   readonly metrics: RequestMetrics
+  readonly revocations: Revocations
   /** Open WebSockets of this generation. */
   readonly tunnels: Set<Tunnel>
   /** A WebSocket on which nothing moves is closed after this, in milliseconds. */

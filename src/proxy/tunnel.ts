@@ -2,6 +2,7 @@ import type { ClientRequest, IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { refuse } from '../errors.ts'
 import { http, https } from '../runtime/node.ts'
+import { Deadline } from '../upstream/deadline.ts'
 import type { Instance } from '../upstream/service.ts'
 import type { Exchange, Upgrade } from './exchange.ts'
 import { type ForwardContext, refusalOf, type Stage } from './forward.ts'
@@ -16,6 +17,8 @@ export const CLOSE = { GOING_AWAY: 1001, UNAUTHORIZED: 4401 } as const
 const CLOSING_MS = 1000
 /** How much of what a client sends before the handshake is done is read, in bytes; the rest waits where it is. */
 const EARLY_BYTES = 65536
+/** How often the token of a WebSocket is looked up among those that have been taken back, in milliseconds. */
+const REVOCATION_MS = 10_000
 /** How long one end may go on after the other has ended, in milliseconds. */
 const HALF_OPEN_MS = 10_000
 /** How long an end may take to read what was sent before the tunnel ended, in milliseconds. */
@@ -241,6 +244,7 @@ export class Tunnel {
   #closing = false
   #timer: NodeJS.Timeout | undefined
   #expiry: NodeJS.Timeout | undefined
+  readonly #lookUp = new Deadline(this)
   #over = false
 
   constructor(client: Socket, upstream: Socket, exchange: Exchange, context: ForwardContext) {
@@ -273,6 +277,7 @@ export class Tunnel {
       const left = consumer.expiresAt - this.#context.clock.now()
       if (left < LONGEST_TIMER)
         this.#expiry = setTimeout(() => this.close(CLOSE.UNAUTHORIZED, 'token expired'), Math.max(0, left))
+      if (consumer.revocationKey !== undefined) this.#context.deadlines.set(this.#lookUp, REVOCATION_MS)
     }
   }
 
@@ -289,6 +294,13 @@ export class Tunnel {
     this.#timer = setTimeout(() => this.#destroy(), CLOSING_MS)
   }
 
+  /** A token that is taken back while its WebSocket is open ends that, too (IDN-15). */
+  async expired(): Promise<void> {
+    const key = this.#exchange.consumer?.revocationKey as string
+    if (await this.#context.revocations.isRevoked(key)) this.close(CLOSE.UNAUTHORIZED, 'token revoked')
+    else if (!this.#over) this.#context.deadlines.set(this.#lookUp, REVOCATION_MS)
+  }
+
   gone(): void {
     this.#destroy()
   }
@@ -296,6 +308,7 @@ export class Tunnel {
   #destroy(): void {
     if (this.#over) return
     this.#over = true
+    this.#lookUp.cancel()
     clearTimeout(this.#timer)
     clearTimeout(this.#expiry)
     this.#exchange.bytesIn = this.#up.bytes

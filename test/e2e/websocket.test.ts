@@ -497,6 +497,20 @@ t.test('H-115 a WebSocket on which nothing moves is closed with 1001 at both end
   t.match(await gateway.line({ path: '/ws' }), { status_code: 101, reason: 'idle' })
 })
 
+t.test('IDN-15 when the token is taken back its WebSocket is closed with 4401', async t => {
+  const service = await startWebSockets(t)
+  const clock = new FakeClock(Date.now())
+  const gateway = await start(t, service.url, {}, { clock })
+  const authorization = `Authorization: Bearer ${token({ jti: 'stolen', exp: Math.floor(clock.now() / 1000) + 600 })}\r\n`
+  const client = await open(t, gateway.port, handshake('/guarded', authorization))
+  clock.advance(10_000)
+  await gateway.gateway.runtime.revocations.revoke('stolen', 600_000)
+  clock.advance(10_000)
+  await client.ended
+  t.same(closing(client), { code: 4401, reason: 'token revoked' })
+  await closed(gateway)
+})
+
 t.test('H-116 when the token expires its WebSocket is closed with 4401, between two frames', async t => {
   const service = await startWebSockets(t)
   const clock = new FakeClock(Date.now())

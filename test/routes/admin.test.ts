@@ -92,11 +92,29 @@ t.test('IDN-15 ERR-02 a token that is taken back is refused at once, by its id o
   const withId = token({ jti: 'one' })
   const without = token({ sub: 'bob' })
   for (const good of [withId, without]) t.equal((await call('/x', { token: good })).status, 200)
-  t.equal((await revoke({ jti: 'one' })).status, 204)
+  t.equal((await revoke({ jti: 'one', seconds: 60 })).status, 204)
   t.equal((await revoke({ token: without })).status, 204)
   for (const bad of [withId, without])
     t.match((await call('/x', { token: bad })).json, { error: { code: 'authentication_failed', status: 401 } })
   t.equal((await call('/x', { token: token({ sub: 'carol' }) })).status, 200)
+})
+
+t.test('IDN-15 a token that is taken back stays so for as long as it would have been good', async t => {
+  const clock = new FakeClock(Date.now())
+  const upstream = await startUpstream(t)
+  const { call } = await startGateway(
+    t,
+    { services: { s: { url: upstream.url } }, routes: [{ path: '/x', service: 's' }] },
+    { clock }
+  )
+  const days = (n: number): number => Math.floor(clock.now() / 1000) + n * 86_400
+  const admin = token({ sub: 'root', roles: ['admin'], exp: days(90) })
+  const stolen = token({ sub: 'alice', exp: days(30) })
+  const body = JSON.stringify({ token: stolen })
+  t.equal((await call('/admin/revocations', { method: 'POST', token: admin, headers: json, body })).status, 204)
+  clock.advance(29 * 86_400_000)
+  t.equal((await call('/x', { token: stolen })).status, 401)
+  t.equal((await call('/x', { token: admin })).status, 200)
 })
 
 t.test('ERR-01 a body that does not validate is refused with the fields to blame', async t => {
@@ -106,6 +124,8 @@ t.test('ERR-01 a body that does not validate is refused with the fields to blame
     error: { code: 'validation_error', status: 422, details: /jtj unknown key, did you mean "jti"\?/ }
   })
   t.equal((await post('{}')).status, 422)
+  t.match((await post('{"jti":"x"}')).json.error, { status: 422, details: /"jti" needs "seconds"/ })
+  t.match((await post('{"token":"x"}')).json.error, { status: 422, details: /"token" is no token/ })
   t.equal((await post('{')).status, 400)
 })
 
