@@ -38,7 +38,6 @@ export default fp<{ runtime: Runtime }>(
 )
 
 interface HeaderPort {
-  hasHeader(name: string): boolean
   header(name: string, value: string): unknown
 }
 

@@ -1,9 +1,10 @@
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Snapshot } from '../src/config/snapshot.ts'
 import type { Exchange } from '../src/proxy/exchange.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import { jsonLine, LEVELS, levelOf, type Outcome, prettyLine } from '../src/telemetry/access-log.ts'
+import { UNKNOWN } from '../src/telemetry/metrics.ts'
 import { harmless, redactFields } from '../src/telemetry/redact.ts'
 
 declare module 'fastify' {
@@ -13,17 +14,13 @@ declare module 'fastify' {
   }
 }
 
-/** The label of requests that belong to no endpoint. */
-const UNKNOWN = '__unknown__'
-
 /** Counts every request, and writes its one line. Also for answers that Fastify never sees the end of. */
 export default fp<{ snapshot: Snapshot; runtime: Runtime }>(
   async (app, options) => {
     app.addHook('onRequest', (request, _reply, done) => {
       const { exchange } = request
-      const { config } = request.routeOptions
-      const endpoint = exchange.route?.label ?? (exchange.refusal === undefined ? (config.url ?? UNKNOWN) : UNKNOWN)
-      exchange.series = options.runtime.metrics.endpoint(endpoint, exchange.method)
+      const endpoint = exchange.route?.metrics ?? options.runtime.metrics.endpoint(ownEndpoint(request))
+      exchange.series = endpoint.of(exchange.method)
       exchange.series.active++
       done()
     })
@@ -33,6 +30,11 @@ export default fp<{ snapshot: Snapshot; runtime: Runtime }>(
   },
   { name: 'telemetry' }
 )
+
+/** The label of what is not for a service. Fastify makes an object of the route's options whenever somebody asks for them. */
+function ownEndpoint({ exchange, routeOptions }: FastifyRequest): string {
+  return exchange.refusal === undefined ? (routeOptions.config.url ?? UNKNOWN) : UNKNOWN
+}
 
 function measure({ clock, metrics }: Runtime): (exchange: Exchange) => void {
   return exchange => {

@@ -10,6 +10,7 @@ import { type Tunnel, tunnel } from '../src/proxy/tunnel.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import { Stretches } from '../src/runtime/stretches.ts'
 import { quote } from '../src/telemetry/access-log.ts'
+import type { Endpoint } from '../src/telemetry/metrics.ts'
 import { Service, type ServiceConfig } from '../src/upstream/service.ts'
 
 /**
@@ -66,7 +67,9 @@ export async function mountRoutes(
     return service
   }
   const enabled = snapshot.routes.filter(route => route.enabled)
-  const routes = enabled.map((config, i) => compileRoute(config, `/ ${i}`, serviceOf(config.service)))
+  const routes = enabled.map((config, i) =>
+    compileRoute(config, `/ ${i}`, serviceOf(config.service), runtime.metrics.endpoint(config.label))
+  )
   const stretches = new Stretches(runtime.clock)
   for (let start = 0; start < routes.length; start += GROUP) {
     await app.register(async group => {
@@ -139,7 +142,7 @@ function acquireService(
   )
 }
 
-function compileRoute(config: RouteConfig, slot: string, service: Service): Route {
+function compileRoute(config: RouteConfig, slot: string, service: Service, metrics: Endpoint): Route {
   const authentication = config.concerns.authentication?.options as
     | { forward_credentials?: boolean }
     | string
@@ -148,6 +151,7 @@ function compileRoute(config: RouteConfig, slot: string, service: Service): Rout
     ...config,
     slot,
     service,
+    metrics,
     logFields: `,"route":${quote(config.id)},"service":${quote(service.name)}`,
     rewrite: config.rewrite === undefined ? undefined : compileRewrite(config.rewrite, config),
     answersPreflights: config.concerns.cors !== undefined,

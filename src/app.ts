@@ -236,7 +236,11 @@ export async function createGeneration(snapshot: Snapshot, build: Build): Promis
       url: REFUSED,
       exposeHeadRoute: false,
       config: {
-        policies: usesOf(snapshot.defaults, ['security_headers', 'cors', 'ip_filter', 'errors']),
+        policies: {
+          ...usesOf(snapshot.defaults, ['security_headers', 'cors', 'ip_filter', 'errors']),
+          // Looking for what is there costs as much as using it.
+          ...(snapshot.rateLimits.ip === undefined ? {} : { pre_limit: { options: {}, scope: 'defaults' } })
+        },
         refused: true
       },
       handler: request => {

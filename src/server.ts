@@ -16,6 +16,7 @@ import { addressSet, Peer, plainAddress, type TrustedProxies } from './proxy/pee
 import { type Door, Turns } from './proxy/turns.ts'
 import { http, http2, https } from './runtime/node.ts'
 import type { Runtime } from './runtime/runtime.ts'
+import { UNKNOWN } from './telemetry/metrics.ts'
 import { Deadline } from './upstream/deadline.ts'
 
 /** How often connections are looked at for one that is too slow, in milliseconds. */
@@ -27,9 +28,6 @@ const HTTP2_STREAMS = 128
 
 /** `:method`, `:path` and the like come on top of the fields of an HTTP/2 request. */
 const PSEUDO_FIELDS = 4
-
-/** The label of requests that belong to no endpoint. */
-const UNKNOWN = '__unknown__'
 
 type AnyServer = Server | SecureServer | Http2SecureServer
 
@@ -360,7 +358,7 @@ export class GatewayServer {
     const id = requestId()
     const { statusCode, reason } = refusal
     const client = plainAddress(socket.remoteAddress ?? '')
-    metrics.endpoint(UNKNOWN, '').observe(statusCode, 0)
+    metrics.endpoint(UNKNOWN).of('').observe(statusCode, 0)
     log.info({ request_id: id, client, reason, status_code: statusCode }, 'request refused')
     lingerAtEnd(socket)
     socket.write(answerTo(refusal, this.current.snapshot, { requestId: id, now: clock.now() }))

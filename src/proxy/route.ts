@@ -1,12 +1,15 @@
 import type { RouteMatch } from '../routing/table.ts'
+import type { Endpoint } from '../telemetry/metrics.ts'
 import type { RetryPolicy } from '../upstream/retry.ts'
 import type { Service } from '../upstream/service.ts'
 import type { Exchange } from './exchange.ts'
 
 /** A route as the request meets it: everything that its configuration said is decided. */
 export interface Route extends RouteMatch {
-  /** How the configuration names its path; the label of its metrics. */
+  /** How the configuration names its path. */
   readonly label: string
+  /** What is counted of it. */
+  readonly metrics: Endpoint
   /** The URL under which Fastify knows it; no request target can spell it. */
   readonly slot: string
   readonly service: Service

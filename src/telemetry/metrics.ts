@@ -105,8 +105,36 @@ export class EndpointSeries {
   }
 }
 
+/** The label of requests that belong to no endpoint. */
+export const UNKNOWN = '__unknown__'
+
 /** Methods with a label of their own; the others share one, so that nobody can make up series (H-126). */
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
+
+/** Requests to one endpoint. */
+export class Endpoint {
+  readonly #name: string
+  readonly #byMethod = new Map<string, EndpointSeries>()
+
+  constructor(name: string) {
+    this.#name = name
+  }
+
+  /** The series of a method; the same object every time. */
+  of(method: string): EndpointSeries {
+    const label = METHODS.has(method) ? method : 'other'
+    let series = this.#byMethod.get(label)
+    if (series === undefined) {
+      series = new EndpointSeries(this.#name, label)
+      this.#byMethod.set(label, series)
+    }
+    return series
+  }
+
+  get series(): Iterable<EndpointSeries> {
+    return this.#byMethod.values()
+  }
+}
 
 /** A counter with labels, for what does not happen at every request. */
 export class LabelledCounter {
@@ -153,7 +181,7 @@ interface StoreState {
 
 /** Every request metric of the process; generations share it. */
 export class RequestMetrics {
-  readonly #endpoints = new Map<string, EndpointSeries>()
+  readonly #endpoints = new Map<string, Endpoint>()
   readonly #services = new Map<string, ServiceSeries>()
   readonly #plugins = new Map<string, Histogram>()
   readonly authenticationFailures = new LabelledCounter()
@@ -172,16 +200,14 @@ export class RequestMetrics {
     this.storeErrors = store.errors
   }
 
-  /** The series of an endpoint and method; the same object every time. @param endpoint the route's pattern, never a path. */
-  endpoint(endpoint: string, method: string): EndpointSeries {
-    const label = METHODS.has(method) ? method : 'other'
-    const key = `${label} ${endpoint}`
-    let series = this.#endpoints.get(key)
-    if (series === undefined) {
-      series = new EndpointSeries(endpoint, label)
-      this.#endpoints.set(key, series)
+  /** The series of an endpoint; the same object every time. @param name the route's pattern, never a path. */
+  endpoint(name: string): Endpoint {
+    let endpoint = this.#endpoints.get(name)
+    if (endpoint === undefined) {
+      endpoint = new Endpoint(name)
+      this.#endpoints.set(name, endpoint)
     }
-    return series
+    return endpoint
   }
 
   service(name: string): ServiceSeries {
@@ -203,9 +229,13 @@ export class RequestMetrics {
     return histogram
   }
 
+  #allSeries(): EndpointSeries[] {
+    return [...this.#endpoints.values()].flatMap(endpoint => [...endpoint.series])
+  }
+
   /** All of it, for a registry. */
   families(): Family[] {
-    const endpoints = () => [...this.#endpoints.values()]
+    const endpoints = () => this.#allSeries()
     const services = () => [...this.#services.values()]
     const each =
       <T>(list: () => T[], samples: (item: T) => Sample[]) =>
@@ -328,7 +358,7 @@ export class RequestMetrics {
     let count = 0
     let duration = 0
     let active = 0
-    for (const series of this.#endpoints.values()) {
+    for (const series of this.#allSeries()) {
       active += series.active
       for (const [status, histogram] of series.statuses()) {
         count += histogram.count

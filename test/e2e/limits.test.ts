@@ -338,6 +338,7 @@ t.test('RLM-09 rate_limits.ip refuses an address before its credentials are look
   const statuses: number[] = []
   for (let i = 0; i < 5; i++) statuses.push((await gateway.call('/api/x', { token: 'nonsense' })).status)
   t.same(statuses, [401, 401, 401, 429, 429])
+  t.equal((await gateway.call('/nowhere')).status, 429, 'looking for what is there counts as well')
 })
 
 t.test(
