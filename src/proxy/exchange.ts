@@ -73,6 +73,7 @@ export class Exchange implements RequestView {
   acceptsTrailers = false
   /** To another protocol, of which WebSocket is the only one that is ever accepted. */
   offersUpgrade = false
+  /** The next three are what a trusted proxy says; '' from anybody else. */
   #forwardedFor = ''
   #forwardedProto = ''
   #forwardedHost = ''
@@ -301,14 +302,15 @@ export class Exchange implements RequestView {
           this.acceptsTrailers ||= this.request.httpVersion !== '1.0' && /(?:^|,)\s*trailers\s*(?:,|;|$)/i.test(value)
           break
         case REQUEST.FORWARDED_FOR:
-          this.#forwardedFor = this.#forwardedFor === '' ? value : `${this.#forwardedFor}, ${value}`
+          if (this.peer.trusted)
+            this.#forwardedFor = this.#forwardedFor === '' ? value : `${this.#forwardedFor}, ${value}`
           break
         case REQUEST.FORWARDED_PROTO:
           // Many a proxy passes these two on as its client has sent them, and they become part of a field.
-          if (/^https?$/i.test(value)) this.#forwardedProto = value
+          if (this.peer.trusted && /^https?$/i.test(value)) this.#forwardedProto = value
           break
         case REQUEST.FORWARDED_HOST:
-          if (isHost(value)) this.#forwardedHost = value
+          if (this.peer.trusted && isHost(value)) this.#forwardedHost = value
           break
         case REQUEST.CLIENT_ID:
           this.clientId = value
@@ -337,8 +339,7 @@ export class Exchange implements RequestView {
     if (mayListFields(connection)) this.#dropConnectionFields(connection)
     if (this.acceptsTrailers) out.push('te', 'trailers')
     if (underscores) this.#dropLookAlikes()
-    if (this.#forwardedFor !== '' && this.peer.trusted)
-      this.client = clientBehind(this.peer.address, this.#forwardedFor, proxies)
+    if (this.#forwardedFor !== '') this.client = clientBehind(this.peer.address, this.#forwardedFor, proxies)
   }
 
   #setHost(raw: string): void {
@@ -388,15 +389,15 @@ export class Exchange implements RequestView {
   /** Appends to `out` where the request comes from: `X-Forwarded-*`, `Forwarded`, `Via`, the request's id. */
   appendForwarding(out: string[], pseudonym: string): void {
     const { peer } = this
-    const fields =
-      peer.trusted && this.#forwardedFor !== ''
-        ? forwardingFields(
-            this.client,
-            `${this.#forwardedFor}, ${peer.address}`,
-            this.#forwardedProto || peer.protocol,
-            this.#forwardedHost || this.#rawHost
-          )
-        : peer.forwardingFields(this.#rawHost)
+    const relayed = this.#forwardedFor !== '' || this.#forwardedProto !== '' || this.#forwardedHost !== ''
+    const fields = relayed
+      ? forwardingFields(
+          this.client,
+          this.#forwardedFor === '' ? peer.address : `${this.#forwardedFor}, ${peer.address}`,
+          this.#forwardedProto || peer.protocol,
+          this.#forwardedHost || this.#rawHost
+        )
+      : peer.forwardingFields(this.#rawHost)
     for (let i = 0; i < fields.length; i++) out.push(fields[i] as string)
     out.push('via', this.#via === '' ? pseudonym : `${this.#via}, ${pseudonym}`, 'x-request-id', this.id)
   }

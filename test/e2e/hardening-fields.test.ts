@@ -143,8 +143,16 @@ t.test('H-42 what a trusted proxy passes on of its client’s own making does no
     forwarded: 'for=192.0.2.1;host="api.example.com:8443";proto=https',
     'x-forwarded-for': '192.0.2.1, 127.0.0.1'
   })
+  // A proxy that takes TLS off need not say more than that it did.
+  await raw(port, get('X-Forwarded-Proto: https\r\n'))
+  t.match(service.last().headers, {
+    forwarded: 'for=127.0.0.1;host="door.test";proto=https',
+    'x-forwarded-proto': 'https',
+    'x-forwarded-for': '127.0.0.1'
+  })
   for (const fields of [
     'X-Forwarded-Host: a";for=10.0.0.1;x="\r\n',
+    'X-Forwarded-Host: a";proto=https;for="6.6.6.6\r\n',
     'X-Forwarded-Proto: https;for=10.0.0.1\r\n',
     'X-Forwarded-Proto: javascript\r\n',
     'X-Forwarded-Host: a, b\r\n'
