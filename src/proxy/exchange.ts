@@ -111,6 +111,8 @@ export class Exchange implements RequestView {
   aborted = false
   /** Of the whole exchange, once it is over. */
   durationMs = 0
+  /** The length that the service's answer announced; -1 when it did not. */
+  answeredLength = -1
   /** The fields sent with a service's answer. */
   answeredFields: readonly string[] | undefined
   series: EndpointSeries | undefined

@@ -7,9 +7,10 @@ import { Deadline, type Deadlines } from '../upstream/deadline.ts'
 import type { Connection } from '../upstream/pool.ts'
 import { backoff } from '../upstream/retry.ts'
 import type { Instance } from '../upstream/service.ts'
+import { answerFields, latin1 } from './answer.ts'
 import { bodyTooLarge, COLLECT_BYTES, collect, RequestBody } from './body.ts'
 import type { Exchange } from './exchange.ts'
-import { connectionTokens, mayListFields, OWNS, RESPONSE, responseRule } from './headers.ts'
+import { RESPONSE, responseRule } from './headers.ts'
 import type { Route } from './route.ts'
 import type { Tunnel } from './tunnel.ts'
 
@@ -348,8 +349,6 @@ class Attempt {
   reused = false
   /** The request may have reached the service. */
   sent = false
-  /** The length that the answer announced; -1 when it did not. */
-  #length = -1
   /** The whole body, when it came in one piece. */
   #whole: Buffer | undefined
   #flushed = false
@@ -395,7 +394,7 @@ class Attempt {
     const { exchange } = forwarding
     exchange.upstreamMs = forwarding.context.clock.monotonic() - this.#startedAt
     if (!forwarding.accepts(status)) return true
-    const fields = this.#head(status, raw)
+    const fields = answerFields(exchange, status, raw)
     // An early answer: the rest of the upload is of no use to anybody (RFC 9112 section 9.5).
     if (exchange.uploading) exchange.endConnection()
     exchange.response.writeHead(status, exchange.http2 ? http2Fields(fields) : (fields as never))
@@ -408,63 +407,11 @@ class Attempt {
     return true
   }
 
-  /** The answer's fields: the service's but for hop-by-hop ones, then what the route's policies add. */
-  #head(status: number, raw: Buffer[]): string[] {
-    const { exchange } = this.#forwarding
-    const out: string[] = []
-    let taken = 0
-    let listed: Set<string> | undefined
-    let trailer = ''
-    for (let i = 0; i < raw.length; i += 2) {
-      const name = latin1(raw[i])
-      const value = latin1(raw[i + 1])
-      const rule = responseRule(name)
-      switch (rule) {
-        case RESPONSE.FORWARD:
-        case RESPONSE.CONTENT_TYPE:
-          out.push(name, value)
-          break
-        case RESPONSE.DROP:
-          break
-        case RESPONSE.CONTENT_LENGTH:
-          if (status === 204) break
-          this.#length = Number(value)
-          out.push(name, value)
-          break
-        case RESPONSE.CONNECTION:
-          if (mayListFields(value)) listed = new Set([...(listed ?? []), ...connectionTokens(value)])
-          break
-        case RESPONSE.TRAILER:
-          trailer = trailer === '' ? value : `${trailer}, ${value}`
-          break
-        case RESPONSE.CORS:
-          if ((exchange.owns & OWNS.CORS) === 0) out.push(name, value)
-          break
-        case RESPONSE.RATE_LIMIT:
-          if ((exchange.owns & OWNS.RATE_LIMIT) === 0) out.push(name, value)
-          break
-        default:
-          taken |= 1 << (rule - RESPONSE.SECURITY)
-          out.push(name, value)
-      }
-    }
-    if (listed !== undefined) dropListed(out, listed)
-    if (trailer !== '' && exchange.acceptsTrailers && this.#isChunked(status)) out.push('trailer', trailer)
-    for (const block of exchange.blocks) block.appendTo(out, taken)
-    for (let i = 0; i < exchange.fields.length; i++) out.push(exchange.fields[i] as string)
-    return out
-  }
-
-  /** Whether the answer goes to the client in chunks, the only ones that trailers can follow (RFC 9112 section 7.1.2). */
-  #isChunked(status: number): boolean {
-    return this.#length === -1 && status !== 204 && status !== 304 && this.#forwarding.exchange.method !== 'HEAD'
-  }
-
   onData(chunk: Buffer): boolean {
     if (this.#over) return true
     const { exchange } = this.#forwarding
     exchange.bytesOut += chunk.length
-    if (chunk.length === this.#length && !this.#flushed) {
+    if (chunk.length === exchange.answeredLength && !this.#flushed) {
       this.#whole = chunk
       return true
     }
@@ -517,11 +464,6 @@ class Attempt {
 /** A body up to this size goes out as one string with its head, in one plain write: a tenth cheaper than two pieces. */
 const ONE_STRING_BYTES = 16_384
 
-/** Field bytes as HTTP has them; shorter than `toString('latin1')`, which looks the encoding up each time. */
-function latin1(bytes: Buffer | undefined): string {
-  return (bytes as Buffer & { latin1Slice(): string }).latin1Slice()
-}
-
 function flush(attempt: Attempt): void {
   attempt.flush()
 }
@@ -539,12 +481,6 @@ function http2Fields(fields: readonly string[]): Record<string, string | string[
     else object[name] = [present, value]
   }
   return object
-}
-
-function dropListed(fields: string[], listed: ReadonlySet<string>): void {
-  for (let i = fields.length - 2; i >= 0; i -= 2) {
-    if (listed.has((fields[i] as string).toLowerCase())) fields.splice(i, 2)
-  }
 }
 
 /** Trailers may not change how a message is framed, routed or authenticated (RFC 9110 section 6.5.1). */

@@ -4,10 +4,10 @@ import { refuse } from '../errors.ts'
 import { http, https } from '../runtime/node.ts'
 import { Deadline } from '../upstream/deadline.ts'
 import type { Instance } from '../upstream/service.ts'
+import { answerFields } from './answer.ts'
 import type { Exchange, Upgrade } from './exchange.ts'
 import { type ForwardContext, refusalOf, type Stage } from './forward.ts'
 import { closeFrame, FrameFollower } from './frames.ts'
-import { connectionTokens, OWNS, RESPONSE, responseRule } from './headers.ts'
 import type { Route } from './route.ts'
 
 /** Close codes of the gateway's own (RFC 6455 section 7.4). */
@@ -160,7 +160,7 @@ class Handshake {
     exchange.reply?.hijack()
     exchange.response.statusCode = 101
     exchange.tunnelled = true
-    const fields = [...this.#fields(response), ...exchange.blocks.flatMap(block => block.fields), ...exchange.fields]
+    const fields = answerFields(exchange, 101, rawFields(response))
     let text = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n'
     for (let i = 0; i < fields.length; i += 2) text += `${fields[i]}: ${fields[i + 1]}\r\n`
     client.write(`${text}\r\n`, 'latin1')
@@ -176,10 +176,9 @@ class Handshake {
     const exchange = this.#exchange
     exchange.upstreamMs = this.#context.clock.monotonic() - this.#startedAt
     exchange.reply?.hijack()
-    const fields = this.#fields(response)
-    for (const block of exchange.blocks) block.appendTo(fields, 0)
     exchange.response.shouldKeepAlive = false
-    exchange.response.writeHead(response.statusCode as number, [...fields, ...exchange.fields])
+    const status = response.statusCode as number
+    exchange.response.writeHead(status, answerFields(exchange, status, rawFields(response)))
     exchange.onGone = { gone: () => response.destroy() }
     const { idleTimeoutMs } = this.#route.service.config.pool
     if (idleTimeoutMs > 0) response.setTimeout(idleTimeoutMs, () => response.destroy(new Error('it says no more')))
@@ -191,26 +190,6 @@ class Handshake {
       exchange.bytesOut += chunk.length
     })
     response.pipe(exchange.response)
-  }
-
-  /** The service's fields but for hop-by-hop ones, and those that the route's policies speak for. */
-  #fields({ rawHeaders, headers }: IncomingMessage): string[] {
-    const { owns, tunnelled } = this.#exchange
-    const listed = connectionTokens(headers.connection ?? '')
-    const fields: string[] = []
-    for (let i = 0; i < rawHeaders.length; i += 2) {
-      const name = rawHeaders[i] as string
-      const rule = responseRule(name)
-      const dropped =
-        rule === RESPONSE.DROP ||
-        rule === RESPONSE.CONNECTION ||
-        (rule === RESPONSE.CORS && (owns & OWNS.CORS) !== 0) ||
-        (rule === RESPONSE.RATE_LIMIT && (owns & OWNS.RATE_LIMIT) !== 0) ||
-        // There is no body to a 101 (RFC 9110 section 8.6).
-        (rule === RESPONSE.CONTENT_LENGTH && tunnelled)
-      if (!dropped && !listed.includes(name.toLowerCase())) fields.push(name, rawHeaders[i + 1] as string)
-    }
-    return fields
   }
 
   #give(error: Error): void {
@@ -231,6 +210,11 @@ class Handshake {
     this.#end()
     this.#request?.destroy()
   }
+}
+
+/** The fields of an answer as undici would have them, in bytes. */
+function rawFields({ rawHeaders }: IncomingMessage): Buffer[] {
+  return rawHeaders.map(text => Buffer.from(text, 'latin1'))
 }
 
 /** Two sockets joined as bytes, with back-pressure: a slow end slows the other down instead of filling our memory. */

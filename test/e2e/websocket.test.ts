@@ -320,6 +320,32 @@ t.test('H-113 what a service answers instead of opening is passed on as it is, a
   t.notOk(service.requests.some(({ url }) => url?.includes('smuggled')))
 })
 
+t.test('SEC-04 a service’s own security fields stand in its answer to a handshake, each of them once', async t => {
+  const own = 'X-Frame-Options: SAMEORIGIN\r\nAccess-Control-Allow-Origin: *\r\nX-RateLimit-Limit: 1\r\n'
+  const service = await startWebSockets(t, ({ url }, socket) => {
+    const [line, more] =
+      url === '/ws?open'
+        ? ['101 Switching Protocols', 'Upgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 0\r\n']
+        : ['403 Forbidden', 'Connection: close\r\nContent-Length: 2\r\n']
+    socket.end(`HTTP/1.1 ${line}\r\n${own}${more}\r\n${url === '/ws?open' ? '' : 'no'}`)
+  })
+  const gateway = await start(t, service.url, { defaults: { security_headers: {} } })
+  for (const [query, status, length] of [
+    ['open', 101, undefined],
+    ['refused', 403, ['2']]
+  ] as const) {
+    const answer = await raw(gateway.port, handshake(`/ws?${query}`))
+    const values = (name: string) =>
+      answer.text.match(new RegExp(`^${name}: .*$`, 'gim'))?.map(line => line.slice(name.length + 2))
+    t.equal(answer.status, status)
+    t.same(values('x-frame-options'), ['SAMEORIGIN'])
+    t.same(values('x-content-type-options'), ['nosniff'])
+    t.same(values('access-control-allow-origin'), ['*'])
+    t.same(values('x-ratelimit-limit'), ['1'])
+    t.same(values('content-length'), length)
+  }
+})
+
 t.test('H-113 H-98 a client that leaves takes its handshake along, also in the middle of a refusal', async t => {
   const sockets: Socket[] = []
   const service = await startWebSockets(t, ({ url }, socket) => {
