@@ -15,10 +15,14 @@ import { parsePattern } from './routing/pattern.ts'
 import { type RouteMatch, RouteTable } from './routing/table.ts'
 import { http } from './runtime/node.ts'
 import type { Runtime } from './runtime/runtime.ts'
+import { within } from './runtime/within.ts'
 import { lazyCompilers } from './schema-compilers.ts'
 
 /** Where requests go that the door has refused: to the same hooks, log and error format as all others. */
 const REFUSED = '/ refused'
+
+/** How long plugins have to close what they hold, in milliseconds. */
+const CLOSE_MS = 3000
 
 /** What the door finds for a request: a route of the configuration, or an endpoint of the gateway's own. */
 type Destination = Route | OwnEndpoint
@@ -194,8 +198,17 @@ export class Generation {
 
   /** Gives back what it holds. Its requests have to have ended, or been given up, before. */
   async close(): Promise<void> {
-    await this.app.close()
+    await closeApp(this.app, this.#runtime)
     for (const key of this.#leases) this.#runtime.leases.release(key)
+  }
+}
+
+/** Third parties may have hung anything on the end of an app: neither what fails there nor what hangs keeps it open. */
+async function closeApp(app: FastifyInstance, { log }: Runtime): Promise<void> {
+  try {
+    if (!(await within(CLOSE_MS, app.close()))) log.error('a plugin’s onClose does not come to its end')
+  } catch (error) {
+    log.error({ err: error }, 'a plugin’s onClose has failed')
   }
 }
 
@@ -254,7 +267,7 @@ export async function createGeneration(snapshot: Snapshot, build: Build): Promis
     const table = new RouteTable<Destination>([...routes, ...own()])
     return new Generation(snapshot, app, table, runtime, tunnels, leases)
   } catch (error) {
-    await app?.close()
+    if (app !== undefined) await closeApp(app, runtime)
     for (const key of leases) runtime.leases.release(key)
     throw error
   }

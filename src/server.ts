@@ -16,6 +16,7 @@ import { addressSet, Peer, plainAddress, type TrustedProxies } from './proxy/pee
 import { type Door, Turns } from './proxy/turns.ts'
 import { http, http2, https } from './runtime/node.ts'
 import type { Runtime } from './runtime/runtime.ts'
+import { within } from './runtime/within.ts'
 import { UNKNOWN } from './telemetry/metrics.ts'
 import { Deadline } from './upstream/deadline.ts'
 
@@ -426,13 +427,4 @@ function stopListening(server: AnyServer): Promise<void> {
       resolve()
     })
   })
-}
-
-/** Whether `promise` is settled within `ms` milliseconds. */
-async function within(ms: number, promise: Promise<unknown>): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<boolean>(resolve => {
-    timer = setTimeout(() => resolve(false), ms)
-  })
-  return Promise.race([promise.then(() => true), late]).finally(() => clearTimeout(timer))
 }

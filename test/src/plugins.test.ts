@@ -183,6 +183,32 @@ t.test('PLG-04 a plain Fastify plugin is taken as it is, with its options, hooks
   t.match((await call('/greeting')).json, { greeting: 'hello' })
 })
 
+t.test('PLG-02 H-118 a plugin that closes badly, or never, keeps nothing open, and is no reason to end', async t => {
+  const ways: [onClose: string, message: string][] = [
+    ["throw new Error('not now')", 'a plugin’s onClose has failed'],
+    ['await new Promise(() => {})', 'a plugin’s onClose does not come to its end']
+  ]
+  for (const [onClose, message] of ways) {
+    const plain = `export default async (app: any) => { app.addHook('onClose', async () => { ${onClose} }) }`
+    const { gateway, call, configure, lines, file } = await withPlugin(t, plain)
+    const { leases } = gateway.runtime
+    const held = leases.keys
+    const document = readFileSync(file, 'utf8')
+    const said = (): number => lines().filter(({ msg }) => msg === message).length
+    configure(document.replace('path: /x', 'path: /y').replace(/url: .*/, 'url: http://127.0.0.1:9'))
+    t.match(await gateway.reload(), { changed: true })
+    await until(() => said() === 1)
+    await until(() => leases.keys.length === held.length, 'the generation before has let go')
+    t.equal((await call('/y')).status, 502)
+
+    configure(`${document}defaults: { ip_filter: { allow: [nowhere] } }`)
+    await t.rejects(gateway.reload(), /"nowhere" is no address/, 'what is wrong is said, not what went wrong after it')
+    t.equal(said(), 2)
+    await gateway.close()
+    t.equal(said(), 3)
+  }
+})
+
 t.test('PLG-02 a plain Fastify plugin that does not start is refused with its place', async t => {
   const { gateway, write } = await withPlugin(t, 'export default async () => {}')
   write("export default async () => { throw new Error('not today') }")
