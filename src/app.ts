@@ -7,7 +7,7 @@ import type { Snapshot } from './config/snapshot.ts'
 import { type GatewayError, refuse } from './errors.ts'
 import { acquireAuthenticator, IdentityError } from './identity/authenticator.ts'
 import type { PolicyUse } from './policy.ts'
-import { pluginFailure, policyPlugin } from './policy-hooks.ts'
+import { pluginFailure, policyPlugin, replyFields } from './policy-hooks.ts'
 import { type Exchange, exchangeOf } from './proxy/exchange.ts'
 import type { Route } from './proxy/route.ts'
 import { CLOSE, type Tunnel } from './proxy/tunnel.ts'
@@ -244,6 +244,7 @@ export async function createGeneration(snapshot: Snapshot, build: Build): Promis
         await app.register(policyPlugin(concern.policy, concern.origin, { snapshot, runtime, problems }))
       else await registerPlugin(app, concern, { snapshot, runtime, ...identity })
     }
+    if (concerns.some(({ origin }) => origin !== undefined)) await app.register(replyFields)
     app.route({
       method: 'GET',
       url: REFUSED,

@@ -1,5 +1,5 @@
 import { basename } from 'node:path'
-import type { FastifyPluginCallback, RouteOptions } from 'fastify'
+import type { FastifyPluginCallback, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { ConfigError, type Problem } from './config/problem.ts'
 import type { Snapshot } from './config/snapshot.ts'
@@ -73,6 +73,27 @@ function appendHooks(options: RouteOptions, hooks: RouteHooks): void {
     const present = options[name] as unknown[] | undefined
     options[name] = [...(present === undefined ? [] : [present].flat()), ...[hook].flat()] as never
   }
+}
+
+/**
+ * Answers of services are written past Fastify, so what a third party's hooks have set with `reply.header` is put with the
+ * fields that policies add to every answer. Comes after all concerns, where there are third parties' at all.
+ */
+export const replyFields: FastifyPluginCallback = fp(
+  async app => {
+    app.addHook('onRoute', options => {
+      if (options.config?.route !== undefined) appendHooks(options, { preHandler: moveFields })
+    })
+  },
+  { name: 'reply-fields' }
+)
+
+function moveFields({ exchange }: FastifyRequest, reply: FastifyReply, done: () => void): void {
+  for (const [name, values] of Object.entries(reply.getHeaders())) {
+    for (const value of [values].flat()) exchange.fields.push(name, String(value))
+    reply.removeHeader(name)
+  }
+  done()
 }
 
 type Hook = (this: unknown, ...args: unknown[]) => unknown

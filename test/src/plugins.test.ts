@@ -170,6 +170,27 @@ t.test('PLG-08 a refusal by a plugin is final: nobody after it is asked', async 
   t.notOk((await line({ path: '/x' })).credential)
 })
 
+t.test('PLG-04 what a plugin sets with reply.header is on answers of services and of the gateway alike', async t => {
+  const set = "reply.header('x-own', 'a').header('set-cookie', ['b=1', 'c=2'])"
+  const own = await withPlugin(
+    t,
+    policy(`return { onRequest: async (_request: any, reply: any) => void ${set} }`),
+    {},
+    USED
+  )
+  const plain = await withPlugin(
+    t,
+    `import fp from '${import.meta.resolve('fastify-plugin')}'
+    export default fp(async (app: any) => app.addHook('onRequest', async (_request: any, reply: any) => void ${set}))`
+  )
+  for (const { call } of [own, plain]) {
+    const { status, headers } = await call('/x')
+    t.match({ status, ...headers }, { status: 200, 'x-own': 'a', 'set-cookie': ['b=1', 'c=2'] })
+  }
+  const refused = await plain.call('/nowhere')
+  t.match({ status: refused.status, ...refused.headers }, { status: 404, 'x-own': 'a', 'set-cookie': ['b=1', 'c=2'] })
+})
+
 t.test('PLG-04 a plain Fastify plugin is taken as it is, with its options, hooks and endpoints', async t => {
   const plain = `export default Object.assign(
     async (app: any, { greeting }: any) => {
