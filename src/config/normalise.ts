@@ -10,7 +10,7 @@ import { systemClock } from '../runtime/clock.ts'
 import { http, tls } from '../runtime/node.ts'
 import { Stretches } from '../runtime/stretches.ts'
 import type { TObject } from '../schema.ts'
-import { IDEMPOTENT, type RetryPolicy } from '../upstream/retry.ts'
+import { type Failure, IDEMPOTENT, type RetryPolicy } from '../upstream/retry.ts'
 import type { InstanceConfig, ServiceConfig } from '../upstream/service.ts'
 import { canonicalKeys, isMapping, merge, outsideFiles, setAt } from './aliases.ts'
 import { certificateTrouble } from './certificate.ts'
@@ -815,13 +815,12 @@ export function reservedPatterns(paths: PathSettings): [key: keyof PathSettings,
 }
 
 function retryPolicy(settings: RetrySettings | undefined): RetryPolicy {
-  const none = {
+  const none: RetryPolicy = {
     attempts: 0,
     backoffMs: 25,
     maxBackoffMs: 1000,
     methods: IDEMPOTENT,
-    statuses: new Set<number>(),
-    on: new Set<'connect' | 'reset' | 'timeout'>()
+    on: new Set()
   }
   if (settings === undefined || settings === false) return none
   if (typeof settings === 'number') return { ...none, attempts: settings, on: new Set(['connect', 'reset']) }
@@ -830,8 +829,7 @@ function retryPolicy(settings: RetrySettings | undefined): RetryPolicy {
     backoffMs: settings.backoff,
     maxBackoffMs: settings.max_backoff,
     methods: new Set(settings.methods.map(method => method.toUpperCase())),
-    statuses: new Set(settings.retry_on.filter(entry => typeof entry === 'number')),
-    on: new Set(settings.retry_on.filter(entry => typeof entry === 'string') as ('connect' | 'reset' | 'timeout')[])
+    on: new Set(settings.retry_on as Failure[])
   }
 }
 

@@ -5,7 +5,7 @@ import type { Clock } from '../runtime/clock.ts'
 import type { RequestMetrics } from '../telemetry/metrics.ts'
 import { Deadline, type Deadlines } from '../upstream/deadline.ts'
 import type { Connection } from '../upstream/pool.ts'
-import { backoff } from '../upstream/retry.ts'
+import { afterFailure, backoff, type Failure } from '../upstream/retry.ts'
 import type { Instance } from '../upstream/service.ts'
 import { answerFields, latin1 } from './answer.ts'
 import { bodyTooLarge, COLLECT_BYTES, collect, RequestBody } from './body.ts'
@@ -175,9 +175,7 @@ class Forwarding {
 
   /** The head of an answer is here: whether it goes to the client, rather than being the reason for another try. */
   accepts(status: number): boolean {
-    if (!this.route.retry.statuses.has(status) || !this.#mayRepeat() || !this.#mayRetry()) return true
-    this.#again()
-    return false
+    return !this.route.retry.on.has(status) || !this.#triesAgain(status)
   }
 
   /** The head of the answer is on its way: it is not late any more. */
@@ -217,20 +215,31 @@ class Forwarding {
     this.#note(stage, describe(error))
     if (this.answered) return this.#cut()
 
+    if (!attempt.sent) this.route.service.unreachable(attempt.instance)
+    const stale = stage === 'reset' && attempt.reused && !this.#replaced
+    if (!this.#triesAgain(attempt.sent ? 'reset' : 'connect', stale)) this.#give(refusalOf(stage, error))
+  }
+
+  /** Tries again if that is of any use after `failure`. @returns whether it does */
+  #triesAgain(failure: Failure, stale = false): boolean {
     const { service, retry } = this.route
-    if (!attempt.sent) {
-      service.unreachable(attempt.instance)
-      // Nothing was sent, so another instance may have it, whatever the method.
-      if (this.#isWhole() && service.hasOther(attempt.instance)) return this.#try()
-      if (retry.on.has('connect') && this.#isWhole() && this.#mayRetry()) return this.#again()
-    } else if (stage === 'reset' && attempt.reused && !this.#replaced && this.#mayRepeat()) {
-      // The service closed an idle connection just as it was used again (RFC 9112 section 9.3.1).
-      this.#replaced = true
-      return this.#try(true)
-    } else if (this.#mayRepeat() && retry.on.has('reset') && this.#mayRetry()) {
-      return this.#again()
+    const { method, attempts: tries } = this.exchange
+    const hasOther = this.#instance !== undefined && service.hasOther(this.#instance)
+    switch (afterFailure(retry, { failure, method, body: this.#bodyState, tries, hasOther, stale })) {
+      case 'give':
+        return false
+      case 'other':
+        this.#try()
+        return true
+      case 'afresh':
+        this.#replaced = true
+        this.#try(true)
+        return true
+      case 'again':
+        if (!service.budget.withdraw()) return false
+        this.#again()
+        return true
     }
-    this.#give(refusalOf(stage, error))
   }
 
   #note(stage: Stage, details: string): void {
@@ -238,18 +247,9 @@ class Forwarding {
     this.exchange.reason = details === '' ? stage : `${stage}: ${details}`
   }
 
-  /** Whether the request can be sent from its beginning. */
-  #isWhole(): boolean {
-    return !(this.#body instanceof RequestBody) || this.#body.untouched
-  }
-
-  /** Whether sending the request twice does no more than sending it once. */
-  #mayRepeat(): boolean {
-    return !(this.#body instanceof RequestBody) && this.route.retry.methods.has(this.exchange.method)
-  }
-
-  #mayRetry(): boolean {
-    return this.exchange.attempts <= this.route.retry.attempts && this.route.service.budget.withdraw()
+  get #bodyState(): 'whole' | 'untouched' | 'begun' {
+    if (!(this.#body instanceof RequestBody)) return 'whole'
+    return this.#body.untouched ? 'untouched' : 'begun'
   }
 
   #again(): void {
@@ -277,8 +277,7 @@ class Forwarding {
     }
     // Between two tries there is a reason already: that of the last one.
     if (attempt !== undefined) this.#note(stage, '')
-    const perTry = deadline === this.#tryDeadline
-    if (perTry && this.#mayRepeat() && this.route.retry.on.has('timeout') && this.#mayRetry()) return this.#again()
+    if (deadline === this.#tryDeadline && this.#triesAgain('timeout')) return
     this.#give(refuse('gateway_timeout', { reason: this.exchange.reason, proxyStatus: LATE[stage] }))
   }
 

@@ -9,10 +9,42 @@ export interface RetryPolicy {
   readonly maxBackoffMs: number
   /** Methods that may be sent twice (RFC 9110 section 9.2.2). */
   readonly methods: ReadonlySet<string>
-  /** Answers that count as failures. */
-  readonly statuses: ReadonlySet<number>
-  /** Failures before an answer that are worth a try: no connection, the connection cut, no answer in time. */
-  readonly on: ReadonlySet<'connect' | 'reset' | 'timeout'>
+  /** What is worth another try. */
+  readonly on: ReadonlySet<Failure>
+}
+
+/** How a try failed: no connection, the connection cut, no answer in time, or an answer with this status. */
+export type Failure = 'connect' | 'reset' | 'timeout' | number
+
+/** A try that failed before anything had gone to the client. */
+export interface FailedTry {
+  readonly failure: Failure
+  readonly method: string
+  /** The request's body: at hand, still with the client to its last byte, or partly gone. */
+  readonly body: 'whole' | 'untouched' | 'begun'
+  /** Tries so far, this one included. */
+  readonly tries: number
+  /** There is another instance that is not known to be down. */
+  readonly hasOther: boolean
+  /** The service closed a kept connection just as it was used again (RFC 9112 section 9.3.1). */
+  readonly stale: boolean
+}
+
+/**
+ * What follows a failed try: another instance at once, a new connection at once, another try after a pause and if the
+ * budget allows it, or the failure as the answer.
+ */
+export type NextStep = 'other' | 'afresh' | 'again' | 'give'
+
+/** Decides what follows a failed try. */
+export function afterFailure(policy: RetryPolicy, failed: FailedTry): NextStep {
+  const { failure, method, body, tries, hasOther, stale } = failed
+  // Without a connection nothing was sent, so whatever the method somebody else may have it.
+  const mayRepeat = failure === 'connect' ? body !== 'begun' : body === 'whole' && policy.methods.has(method)
+  if (!mayRepeat) return 'give'
+  if (failure === 'connect' && hasOther) return 'other'
+  if (stale) return 'afresh'
+  return policy.on.has(failure) && tries <= policy.attempts ? 'again' : 'give'
 }
 
 /** Methods whose repetition changes nothing (RFC 9110 section 9.2.2). */
