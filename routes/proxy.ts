@@ -52,7 +52,7 @@ declare module 'fastify' {
  */
 export async function mountRoutes(
   app: FastifyInstance,
-  { snapshot, runtime, tunnels, onLease: onService }: MountOptions
+  { snapshot, runtime, tunnels, onLease }: MountOptions
 ): Promise<Route[]> {
   const context = forwardContext(snapshot, runtime, tunnels)
   // The mount's own handler resolves the destination anew, with three URL objects and the query parsed and written again:
@@ -62,7 +62,7 @@ export async function mountRoutes(
   })
   const services = new Map<string, Service>()
   const serviceOf = (name: string): Service => {
-    const service = services.get(name) ?? acquireService(snapshot, name, runtime, onService)
+    const service = services.get(name) ?? acquireService(snapshot, name, runtime, onLease)
     services.set(name, service)
     return service
   }
@@ -126,15 +126,10 @@ function forwardContext(snapshot: Snapshot, runtime: Runtime, tunnels: Set<Tunne
 }
 
 /** The service behind a route, shared with every generation that has it in the very same configuration. */
-function acquireService(
-  snapshot: Snapshot,
-  name: string,
-  runtime: Runtime,
-  onService: (leaseKey: string) => void
-): Service {
+function acquireService(snapshot: Snapshot, name: string, runtime: Runtime, onLease: (key: string) => void): Service {
   const config = snapshot.services.get(name) as ServiceConfig
   const key = `service:${name}:${createHash('sha256').update(JSON.stringify(config)).digest('hex')}`
-  onService(key)
+  onLease(key)
   return runtime.leases.acquire(
     key,
     () => new Service(config, runtime.clock),

@@ -38,16 +38,27 @@ export async function loadConfiguration(sources: ConfigSources, seen: Seen = new
 /** Checks a configuration as far as a start would, short of opening a port: policies are compiled, too. @throws {ConfigError} */
 export async function checkConfiguration(sources: ConfigSources): Promise<Loaded> {
   const loaded = await loadConfiguration(sources)
-  const log = await createLog({ ...loaded.snapshot.logging, level: 'silent', format: 'json' })
-  const runtime = new Runtime({ log })
-  const generation = await createGeneration(loaded.snapshot, {
-    runtime,
-    concerns: loaded.concerns.order,
-    control: NO_CONTROL
-  })
-  await generation.close()
-  await runtime.close()
+  await withGeneration(loaded, () => {})
   return loaded
+}
+
+/** Builds a generation that serves nobody, for `look`, and closes it. @throws {ConfigError} when it cannot be built */
+export async function withGeneration<T>(
+  { snapshot, concerns }: Loaded,
+  look: (generation: Generation, runtime: Runtime) => T
+): Promise<Awaited<T>> {
+  const runtime = new Runtime({ log: await createLog({ ...snapshot.logging, level: 'silent', format: 'json' }) })
+  try {
+    for (const concern of concerns.order) await setUp(concern, runtime)
+    const generation = await createGeneration(snapshot, { runtime, concerns: concerns.order, control: NO_CONTROL })
+    try {
+      return await look(generation, runtime)
+    } finally {
+      await generation.close()
+    }
+  } finally {
+    await runtime.close()
+  }
 }
 
 /** For generations that nobody will ask to do anything. */
@@ -222,7 +233,9 @@ export class Gateway implements Control {
 
   async #build(loaded: Loaded): Promise<Generation> {
     for (const concern of loaded.concerns.order) {
-      if ('policy' in concern) await this.#setUpOnce(concern.policy, concern)
+      if (!('policy' in concern) || this.#setUp.has(concern.policy)) continue
+      await setUp(concern, this.runtime)
+      this.#setUp.add(concern.policy)
     }
     const routes = loaded.snapshot.routes.map(route => ({
       ...route,
@@ -232,16 +245,6 @@ export class Gateway implements Control {
       { ...loaded.snapshot, routes },
       { runtime: this.runtime, concerns: loaded.concerns.order, control: this }
     )
-  }
-
-  async #setUpOnce(policy: Policy, { name, origin }: Concern): Promise<void> {
-    if (this.#setUp.has(policy)) return
-    try {
-      await policy.setup?.(this.runtime)
-    } catch (error) {
-      throw origin === undefined ? error : pluginFailure(name, origin, error)
-    }
-    this.#setUp.add(policy)
   }
 
   async setRouteEnabled(id: string, enabled: boolean): Promise<boolean> {
@@ -291,6 +294,17 @@ function settingsOfTheProcess({ server, adminListen, storage, logging }: Snapsho
     'storage.redis_url': storage.redis_url,
     'storage.redis_timeout': storage.redis_timeout,
     'logging.format': logging.format
+  }
+}
+
+/** Has a policy make what outlives configurations. @throws {ConfigError} when a third party's cannot */
+async function setUp(concern: Concern, runtime: Runtime): Promise<void> {
+  if (!('policy' in concern)) return
+  const { name, policy, origin } = concern
+  try {
+    await policy.setup?.(runtime)
+  } catch (error) {
+    throw origin === undefined ? error : pluginFailure(name, origin, error)
   }
 }
 

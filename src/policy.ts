@@ -73,7 +73,11 @@ export interface Policy<S extends TSchema = TSchema> {
   readonly schema: S
   /** Options for routes that say nothing of this policy; without it, or when it returns undefined, those do without. */
   readonly defaultOptions?: (snapshot: Snapshot) => unknown
-  /** Once per process, before the first `compile`: for what has to outlive configurations. */
+  /**
+   * Before the first `compile`, for what has to outlive configurations; also for those who only look at one, as `check`
+   * does. Once, and again when the policy's file has changed. Nothing ever undoes it: what it opens stays open, and should
+   * not keep the process from ending (`unref`).
+   */
   readonly setup?: (runtime: Runtime) => void | Promise<void>
   /**
    * Turns options into hooks, once per route and configuration. Synchronous, without I/O and timers: what can be decided

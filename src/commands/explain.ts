@@ -1,21 +1,19 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { isIP } from 'node:net'
 import { compileRewrite } from '../../routes/proxy.ts'
-import { createGeneration } from '../app.ts'
 import { type Command, UsageError } from '../cli.ts'
 import { placeOf } from '../config/located.ts'
 import { reservedPatterns } from '../config/normalise.ts'
 import type { RouteConfig, Snapshot } from '../config/snapshot.ts'
 import type { GatewayError } from '../errors.ts'
-import { type Loaded, loadConfiguration, NO_CONTROL } from '../gateway.ts'
+import { type Loaded, loadConfiguration, withGeneration } from '../gateway.ts'
 import { adviceOn } from '../identity/trouble.ts'
 import type { Policy, RouteHooks } from '../policy.ts'
 import { Exchange } from '../proxy/exchange.ts'
 import { addressSet, Peer } from '../proxy/peer.ts'
 import { parsePattern } from '../routing/pattern.ts'
 import { mismatch, RouteTable } from '../routing/table.ts'
-import { Runtime } from '../runtime/runtime.ts'
-import { createLog } from '../telemetry/log.ts'
+import type { Runtime } from '../runtime/runtime.ts'
 import { sourcesOf } from './quickstart.ts'
 
 /** What one concern did with the request. */
@@ -75,11 +73,9 @@ export interface Imagined {
 }
 
 /** Takes a request through the real route table and the real hooks, up to where it would be forwarded. */
-export async function explainRequest({ snapshot, concerns }: Loaded, imagined: Imagined): Promise<Explanation> {
-  const log = await createLog({ ...snapshot.logging, level: 'silent', format: 'json' })
-  const runtime = new Runtime({ log })
-  const generation = await createGeneration(snapshot, { runtime, concerns: concerns.order, control: NO_CONTROL })
-  try {
+export function explainRequest(loaded: Loaded, imagined: Imagined): Promise<Explanation> {
+  const { snapshot, concerns } = loaded
+  return withGeneration(loaded, async ({ app }, runtime) => {
     const exchange = imagine(imagined, snapshot, runtime)
     const request = { method: exchange.method, path: exchange.path, host: exchange.host }
     const refused = attempt(() => {
@@ -119,7 +115,7 @@ export async function explainRequest({ snapshot, concerns }: Loaded, imagined: I
       concerns.order.flatMap(concern => ('policy' in concern ? [concern.policy] : [])),
       route,
       exchange,
-      { snapshot, runtime, app: generation.app }
+      { snapshot, runtime, app }
     )
     const stopped = steps.find(step => step.outcome === 'refuses' || step.outcome === 'answers')
     const service = snapshot.services.get(route.service)
@@ -144,10 +140,7 @@ export async function explainRequest({ snapshot, concerns }: Loaded, imagined: I
             },
       near: neighbours(snapshot, exchange, route)
     }
-  } finally {
-    await generation.close()
-    await runtime.close()
-  }
+  })
 }
 
 function ownRoute(path: string) {
@@ -265,7 +258,12 @@ function runHooks({ onRequest }: RouteHooks, exchange: Exchange): Promise<Pick<S
       const who = consumer === exchange.consumer ? '' : `as ${exchange.consumer?.key}`
       resolve({ outcome: 'passes', because: [who, described(exchange, before)].filter(text => text !== '').join(', ') })
     }
-    ;(hook as unknown as (request: unknown, reply: unknown, done: unknown) => void)(request, reply, done)
+    try {
+      const result = (hook as (...args: unknown[]) => unknown)(request, reply, done)
+      if (result instanceof Promise) result.then(() => done(), done)
+    } catch (error) {
+      done(error as Error)
+    }
   })
 }
 

@@ -27,7 +27,7 @@ export class Leases {
     held.close()
   }
 
-  /** Keys in use; for tests and for `/gateway` to show. */
+  /** Keys in use, for tests. */
   get keys(): string[] {
     return [...this.#held.keys()]
   }

@@ -27,10 +27,10 @@ export class SharedCounter {
   #limit: Limit
   #capacity: number
   #definition: string
-  /** Tokens held, what else was left when they were taken, until when they hold, and which period they belong to. */
   /** Where it stands in the last script that was run. */
   batch = 0
   index = 0
+  /** Tokens held, what else was left when they were taken, until when they hold, and which period they belong to. */
   #tokens = 0
   #left = 0
   #until = 0

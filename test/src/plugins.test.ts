@@ -1,6 +1,8 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
+import { explainRequest } from '../../src/commands/explain.ts'
+import { checkConfiguration, loadConfiguration } from '../../src/gateway.ts'
 import { problemsIn } from '../support/config.ts'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
 import { until } from '../support/until.ts'
@@ -128,6 +130,29 @@ t.test('PLG-01 what has to outlive configurations is set up once per process', a
   t.match(await gateway.reload(), { changed: true })
   t.equal((await call('/x')).headers['x-setups'], '1')
 })
+
+t.test('PLG-01 CFG-06 who only looks at a configuration finds set up what plugins rely on', async t => {
+  for (const phase of ['onRequest()', 'async onRequest()']) await t.test(phase, t => relied(t, phase))
+})
+
+async function relied(t: Test, phase: string): Promise<void> {
+  const relying = policy(
+    `const { message } = made!; return { ${phase} { throw refuse('conflict', { details: message }) } }`,
+    "setup() { made = { message: 'made' } },"
+  )
+  const { call, file } = await withPlugin(t, `let made: { message: string } | undefined\n${relying}`, {}, USED)
+  t.match((await call('/x')).json, { error: { details: 'made' } })
+  const own = join(dirname(file), 'own.ts')
+  // Another module, of which no gateway has set anything up.
+  const { mtimeMs } = statSync(own)
+  utimesSync(own, 0, mtimeMs / 1000 - 60)
+  const sources = { files: [join(dirname(file), 'base.yaml'), file], env: {}, overrides: [] }
+  const { warnings } = (await checkConfiguration(sources)).snapshot
+  t.strictSame(warnings, [])
+  utimesSync(own, 0, mtimeMs / 1000 - 120)
+  const asked = { method: 'GET', target: '/x', headers: ['host: a'], from: '127.0.0.1' }
+  t.match((await explainRequest(await loadConfiguration(sources), asked)).verdict, /^own refuses: 409 conflict/)
+}
 
 t.test('PLG-05 OBS-28 each plugin’s time is measured, however it says that it is done', async t => {
   const ways = [
