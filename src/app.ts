@@ -17,6 +17,7 @@ import { http } from './runtime/node.ts'
 import type { Runtime } from './runtime/runtime.ts'
 import { within } from './runtime/within.ts'
 import { lazyCompilers } from './schema-compilers.ts'
+import type { SeriesKind } from './telemetry/metrics.ts'
 
 /** Where requests go that the door has refused: to the same hooks, log and error format as all others. */
 const REFUSED = '/ refused'
@@ -235,6 +236,7 @@ export async function createGeneration(snapshot: Snapshot, build: Build): Promis
   let app: FastifyInstance | undefined
   try {
     prove(snapshot, concerns)
+    leases.push(...holdSeries(snapshot, concerns, runtime))
     const identity = authenticatorOf(snapshot, runtime, leases)
     app = createApp(snapshot)
     const own = collectOwnEndpoints(app)
@@ -272,6 +274,30 @@ export async function createGeneration(snapshot: Snapshot, build: Build): Promis
     for (const key of leases) runtime.leases.release(key)
     throw error
   }
+}
+
+/** Series last as long as any generation has what they are about: names that come and go do not pile up. */
+function holdSeries(
+  { routes, services }: Snapshot,
+  concerns: readonly Concern[],
+  { leases, metrics }: Runtime
+): string[] {
+  const names: Record<SeriesKind, Iterable<string>> = {
+    endpoint: new Set(routes.map(({ label }) => label)),
+    service: services.keys(),
+    plugin: concerns.filter(({ origin }) => origin !== undefined).map(({ name }) => name)
+  }
+  return (Object.keys(names) as SeriesKind[]).flatMap(kind =>
+    [...names[kind]].map(name => {
+      const key = `series:${kind}:${name}`
+      leases.acquire(
+        key,
+        () => {},
+        () => metrics.forget(kind, name)
+      )
+      return key
+    })
+  )
 }
 
 /** A concern that a route asks for and nobody provides would look on and be off: that is an error, never a shrug. */

@@ -199,7 +199,7 @@ t.test('H-118 two hundred changes leave nothing behind: memory, handles, leases'
     collect()
   }
   const leases = (): number => gateway.gateway.runtime.leases.keys.length
-  const held = 2 // One service, and what tells who calls.
+  const held = 13 // One service, what tells who calls, and the series of the service and of ten routes.
   const handles = (): string => process.getActiveResourcesInfo().sort().join(' ')
   await change(0, 25)
   const before = { heap: process.memoryUsage().heapUsed, handles: handles() }
@@ -234,6 +234,32 @@ t.test(
     t.strictSame(await pending({ logging: { level: 'info' } }), [])
   }
 )
+
+t.test('MON-03 H-126 series end with what they are about, and not before', async t => {
+  const upstream = await startUpstream(t)
+  const document = (n: number): object => ({
+    services: { [`s-${n}`]: { url: upstream.url }, kept: { url: upstream.url } },
+    routes: [
+      { path: `/${n}`, service: `s-${n}`, authentication: 'none', rate_limit: { daily_limit: 1 } },
+      { path: '/kept', service: 'kept', authentication: 'none' }
+    ]
+  })
+  const { gateway, call, configure } = await startGateway(t, document(0))
+  const gone = async (n: number): Promise<boolean> => !RegExp(`"(/|s-)${n}"`).test((await call('/metrics')).text)
+  for (let n = 0; n < 5; n++) {
+    if (n > 0) {
+      configure(document(n))
+      await gateway.reload()
+    }
+    for (let i = 0; i < 2; i++) await call(`/${n}`)
+    await call('/kept')
+    t.equal(await gone(n), false)
+    if (n > 0) await until(() => gone(n - 1), 'what is no more has no series')
+  }
+  const { text } = await call('/metrics')
+  t.match(text, /^http_request_count\{method="GET",endpoint="\/kept",status="200"\} 5$/m)
+  t.match(text, /^service_request_count\{service="kept",status="200"\} 5$/m)
+})
 
 t.test('H-118 CFG-06 a bad file changes nothing, and everybody can see it', async t => {
   const upstream = await startUpstream(t)

@@ -147,6 +147,11 @@ export class LabelledCounter {
     else entry.value += by
   }
 
+  /** Drops the counts that have this value of a label. */
+  forget(label: string, value: string): void {
+    for (const [key, { labels }] of this.#values) if (labels[label] === value) this.#values.delete(key)
+  }
+
   samples(): Sample[] {
     return [...this.#values.values()]
   }
@@ -178,6 +183,9 @@ interface StoreState {
   readonly errors: LabelledCounter
   readonly clockSkewMs: number
 }
+
+/** What a configuration may name, and metrics tell apart. */
+export type SeriesKind = 'endpoint' | 'service' | 'plugin'
 
 /** Every request metric of the process; generations share it. */
 export class RequestMetrics {
@@ -227,6 +235,16 @@ export class RequestMetrics {
       this.#plugins.set(name, histogram)
     }
     return histogram
+  }
+
+  /** Drops what is known of something that is no more; if it comes back it begins at 0, as after a start. */
+  forget(kind: SeriesKind, name: string): void {
+    if (kind === 'service') this.#services.delete(name)
+    else if (kind === 'plugin') this.#plugins.delete(name)
+    else {
+      this.#endpoints.delete(name)
+      this.rateLimitHits.forget('endpoint', name)
+    }
   }
 
   #allSeries(): EndpointSeries[] {
