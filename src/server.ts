@@ -297,13 +297,9 @@ export class GatewayServer {
   #limitUpload(exchange: Exchange): void {
     const { request: timeout } = this.#settings.timeouts
     if (timeout === 0) return
-    const deadline = new Deadline({
-      expired: () => exchange.fail(refuse('request_timeout', { reason: 'slow_request' }))
-    })
-    this.#runtime.deadlines.set(deadline, timeout)
-    const cancel = (): void => deadline.cancel()
-    exchange.request.on('end', cancel)
-    exchange.response.on('close', cancel)
+    exchange.uploadDeadline = new Deadline(exchange)
+    this.#runtime.deadlines.set(exchange.uploadDeadline, timeout)
+    exchange.request.on('end', onUploaded)
   }
 
   /** @throws {GatewayError} for what a client may not send */
@@ -395,11 +391,16 @@ function methodNotOffered(): GatewayError {
   })
 }
 
+function onUploaded(this: IncomingMessage): void {
+  exchangeOf(this).uploadDeadline?.cancel()
+}
+
 /** One listener for all responses: the end of every walk, whoever wrote the answer and however it ended. */
 function onClose(this: ServerResponse): void {
   const exchange = exchangeOf(this)
   // A stream of HTTP/2 that its client has closed counts as finished, but not as ended.
   exchange.aborted ||= !exchange.tunnelled && !(this.writableFinished && this.writableEnded)
+  exchange.uploadDeadline?.cancel()
   exchange.onGone?.gone()
   exchange.generation?.leave(exchange)
   exchange.peer.turns?.ended()

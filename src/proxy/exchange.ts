@@ -5,6 +5,7 @@ import { type GatewayError, refuse } from '../errors.ts'
 import type { Consumer } from '../identity/consumer.ts'
 import type { RequestView } from '../routing/table.ts'
 import type { EndpointSeries } from '../telemetry/metrics.ts'
+import type { Deadline } from '../upstream/deadline.ts'
 import { connectionTokens, type HeaderBlock, isProtected, mayListFields, REQUEST, requestRule } from './headers.ts'
 import { lingerAtEnd } from './linger.ts'
 import { canonicalEnd, canonicalise, matchable } from './path.ts'
@@ -58,6 +59,8 @@ export class Exchange implements RequestView {
   /** The answer was 101, and bytes have flowed since. */
   tunnelled = false
   expectContinue = false
+  /** For the whole of its body to be here; Node itself sees to that for HTTP/1. */
+  uploadDeadline: Deadline | undefined
   /** Told when the client has its answer or has gone. */
   onGone: { gone(): void } | undefined
 
@@ -447,6 +450,11 @@ export class Exchange implements RequestView {
       this.endConnection()
       this.reply?.send(refusal)
     }
+  }
+
+  /** Its body has taken too long. */
+  expired(): void {
+    this.fail(refuse('request_timeout', { reason: 'slow_request' }))
   }
 
   /** Cuts the client off, in a way that it cannot take for the end of its answer (RFC 9112 section 8). */
