@@ -196,18 +196,27 @@ t.test('H-118 two hundred changes leave nothing behind: memory, handles, leases'
       await gateway.call(`/${i}/0`, { token: token() })
     }
     await until(() => leases() === held, 'generations that are over give back what they held')
-    collect()
+  }
+  // One collection is not enough: the last generations are held by sockets and finalizers for some turns more.
+  const heap = async (): Promise<number> => {
+    let least = Number.POSITIVE_INFINITY
+    for (let i = 0; i < 10; i++) {
+      await new Promise(resolve => setImmediate(resolve))
+      collect()
+      least = Math.min(least, process.memoryUsage().heapUsed)
+    }
+    return least
   }
   const leases = (): number => gateway.gateway.runtime.leases.keys.length
   const held = 13 // One service, what tells who calls, and the series of the service and of ten routes.
   const handles = (): string => process.getActiveResourcesInfo().sort().join(' ')
-  await change(0, 25)
-  const before = { heap: process.memoryUsage().heapUsed, handles: handles() }
-  await change(25, 225)
-  const grown = (process.memoryUsage().heapUsed - before.heap) / 200
-  // A generation with ten routes takes a hundred times as much.
-  t.ok(grown < 20_000, `${Math.round(grown)} bytes per change`)
-  t.equal(handles(), before.handles)
+  await change(0, 50)
+  const before = { heap: await heap(), handles: handles() }
+  await change(50, 250)
+  await until(() => handles() === before.handles, 'every handle is closed')
+  const grown = ((await heap()) - before.heap) / 200
+  // Engine and log grow by some 7 kB per change, less and less. A generation with ten routes takes a hundred times as much.
+  t.ok(grown < 15_000, `${Math.round(grown)} bytes per change`)
 })
 
 t.test(
