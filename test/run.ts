@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -7,7 +7,7 @@ import { findRedisServer, startRedisServer } from './support/redis-server.ts'
 
 /**
  * Runs the tests with tap, on parts that it starts itself, and ends with a line that counts them. Arguments go to tap:
- * `npm test -- test/e2e/walk.test.ts`.
+ * `npm test -- test/e2e/walk.test.ts`, `npm test -- test/plugins`.
  */
 const BIN = join(import.meta.dirname, '..', 'node_modules', '.bin')
 const TAP_BUILD = join(
@@ -75,9 +75,14 @@ function buildTap(): void {
     spawnSync(join(BIN, 'tap'), ['build'], { stdio: 'inherit' })
 }
 
+/** tap takes a folder for a file without tests. */
+function filesIn(argument: string): string {
+  return statSync(argument, { throwIfNoEntry: false })?.isDirectory() ? join(argument, '**', '*.test.ts') : argument
+}
+
 /** Runs tap and shows a line for each file, and all of what failed. */
 async function runTap(env: NodeJS.ProcessEnv): Promise<number> {
-  const tap = spawn(join(BIN, 'tap'), ['run', '--reporter=tap', ...process.argv.slice(2)], {
+  const tap = spawn(join(BIN, 'tap'), ['run', '--reporter=tap', ...process.argv.slice(2).map(filesIn)], {
     env,
     stdio: ['ignore', 'pipe', 'inherit']
   })
