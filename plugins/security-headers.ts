@@ -29,7 +29,7 @@ export default definePolicy({
     { description: 'Security header fields of helmet, on answers that do not have them.' }
   ),
   compile(options) {
-    const block = new HeaderBlock(fieldsOf(options))
+    const block = blockOf(options)
     return {
       onRequest(request, _reply, done) {
         request.exchange.blocks.push(block)
@@ -46,10 +46,10 @@ interface SecurityOptions {
   readonly referrer_policy: string
 }
 
-/** @throws {OptionError} for what helmet does not accept */
-function fieldsOf(options: SecurityOptions): string[] {
+/** @throws {OptionError} for what helmet, or a header field, does not accept */
+function blockOf(options: SecurityOptions): HeaderBlock {
   try {
-    return securityFields(options)
+    return new HeaderBlock(securityFields(options))
   } catch (error) {
     throw new OptionError((error as Error).message)
   }

@@ -118,6 +118,8 @@ export class Exchange implements RequestView {
   answeredLength = -1
   /** The fields sent with a service's answer. */
   answeredFields: readonly string[] | undefined
+  /** Further ones that are the same for every answer, as they stand in its head. */
+  answeredConstants = ''
   series: EndpointSeries | undefined
 
   constructor(request: IncomingMessage, response: ServerResponse, peer: Peer, id: string, startedAt: number) {
@@ -146,10 +148,10 @@ export class Exchange implements RequestView {
 
   /** The fields of the answer, flat, as far as they are known: those of a service's answer only while somebody traces. */
   responseFields(): readonly string[] {
-    return (
-      this.answeredFields ??
-      Object.entries(this.response.getHeaders()).flatMap(([name, value]) => [name, String(value)])
-    )
+    if (this.answeredFields === undefined)
+      return Object.entries(this.response.getHeaders()).flatMap(([name, value]) => [name, String(value)])
+    const constants = this.answeredConstants.split('\r\n').slice(0, -1)
+    return [...this.answeredFields, ...constants.flatMap(line => /^(.+?): (.*)$/.exec(line)?.slice(1) ?? [])]
   }
 
   query(name: string): string | undefined {

@@ -7,10 +7,9 @@ import { Deadline, type Deadlines } from '../upstream/deadline.ts'
 import type { Connection } from '../upstream/pool.ts'
 import { afterFailure, backoff, type Failure } from '../upstream/retry.ts'
 import type { Instance } from '../upstream/service.ts'
-import { answerFields, latin1 } from './answer.ts'
+import { addTrailers, latin1, writeHead } from './answer.ts'
 import { bodyTooLarge, COLLECT_BYTES, collect, RequestBody } from './body.ts'
 import type { Exchange } from './exchange.ts'
-import { RESPONSE, responseRule } from './headers.ts'
 import type { Route } from './route.ts'
 import type { Tunnel } from './tunnel.ts'
 
@@ -393,15 +392,13 @@ class Attempt {
     const { exchange } = forwarding
     exchange.upstreamMs = forwarding.context.clock.monotonic() - this.#startedAt
     if (!forwarding.accepts(status)) return true
-    const fields = answerFields(exchange, status, raw)
     // An early answer: the rest of the upload is of no use to anybody (RFC 9112 section 9.5).
     if (exchange.uploading) exchange.endConnection()
-    exchange.response.writeHead(status, exchange.http2 ? http2Fields(fields) : (fields as never))
+    writeHead(exchange, status, raw)
     // Only now: what cannot be written as a head is the service's failure still, and may be answered with a 502.
     forwarding.begun()
     this.#resume = resume
     exchange.reply?.hijack()
-    exchange.answeredFields = fields
     process.nextTick(flush, this)
     return true
   }
@@ -465,41 +462,6 @@ const ONE_STRING_BYTES = 16_384
 
 function flush(attempt: Attempt): void {
   attempt.flush()
-}
-
-/** HTTP/2 takes an object, which holds a field that comes several times as a list. */
-function http2Fields(fields: readonly string[]): Record<string, string | string[]> {
-  // Without a prototype: `constructor` is a name like any other.
-  const object: Record<string, string | string[]> = Object.create(null)
-  for (let i = 0; i < fields.length; i += 2) {
-    const name = (fields[i] as string).toLowerCase()
-    const value = fields[i + 1] as string
-    const present = object[name]
-    if (present === undefined) object[name] = value
-    else if (Array.isArray(present)) present.push(value)
-    else object[name] = [present, value]
-  }
-  return object
-}
-
-/** Trailers may not change how a message is framed, routed or authenticated (RFC 9110 section 6.5.1). */
-const TRAILER_FORBIDDEN = new Set(['host', 'authorization', 'cookie', 'set-cookie', 'cache-control', 'location'])
-
-/** What a service puts behind its answer; what the gateway has a say in as a header is no trailer either. */
-function addTrailers({ response, http2 }: Exchange, raw: Buffer[]): void {
-  const fields: string[] = []
-  for (let i = 0; i < raw.length; i += 2) {
-    const name = latin1(raw[i])
-    if (responseRule(name) === RESPONSE.FORWARD && !TRAILER_FORBIDDEN.has(name.toLowerCase()))
-      fields.push(name, latin1(raw[i + 1]))
-  }
-  response.addTrailers(http2 ? (http2Fields(fields) as never) : pairs(fields))
-}
-
-function pairs(fields: readonly string[]): [string, string][] {
-  const list: [string, string][] = []
-  for (let i = 0; i < fields.length; i += 2) list.push([fields[i] as string, fields[i + 1] as string])
-  return list
 }
 
 function stageOf(error: Error & { code?: string }, attempt: Attempt): Stage {

@@ -3,6 +3,8 @@
  * RFC 9110 section 7.6.1 (hop-by-hop), section 6.5.1 (trailers); RFC 9112 section 6 (framing).
  */
 
+import { http } from '../runtime/node.ts'
+
 /** What becomes of a request field. Everything from {@link REQUEST.HOST} on is also picked up for the gateway's own use. */
 export const REQUEST = {
   FORWARD: 0,
@@ -243,23 +245,37 @@ export function connectionTokens(value: string): string[] {
 export class HeaderBlock {
   /** `[name, value, name, value, …]` */
   readonly fields: readonly string[]
+  /** The same as it stands in a head: `name: value\r\n…` */
+  readonly text: string
   /** The security fields in it, as bits of {@link SECURITY_HEADERS}. */
   readonly mask: number
 
+  /** @throws {TypeError} for what no header field may hold */
   constructor(fields: readonly string[]) {
     this.fields = Object.freeze([...fields])
+    let text = ''
     let mask = 0
     for (let i = 0; i < fields.length; i += 2) {
-      const rule = responseRule(fields[i] as string)
+      const [name, value] = [fields[i] as string, fields[i + 1] as string]
+      http.validateHeaderName(name)
+      http.validateHeaderValue(name, value)
+      text += `${name}: ${value}\r\n`
+      const rule = responseRule(name)
       if (rule >= RESPONSE.SECURITY) mask |= 1 << (rule - RESPONSE.SECURITY)
     }
+    this.text = text
     this.mask = mask
+  }
+
+  /** Whether the service has set one of its security fields itself. @param taken bits of those that it has set */
+  collidesWith(taken: number): boolean {
+    return (this.mask & taken) !== 0
   }
 
   /** Appends the fields to `out`, but for those security fields that the service has set itself (`taken`). */
   appendTo(out: string[], taken: number): void {
     const { fields } = this
-    if ((this.mask & taken) === 0) {
+    if (!this.collidesWith(taken)) {
       for (let i = 0; i < fields.length; i++) out.push(fields[i] as string)
       return
     }
