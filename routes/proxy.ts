@@ -156,7 +156,7 @@ function compileRoute(config: RouteConfig, slot: string, service: Service, metri
 }
 
 /** The function that makes the path to send. Parameters are put in as they came, still encoded, so that each stays one segment (H-34). */
-export function compileRewrite(
+function compileRewrite(
   rewrite: RewriteConfig,
   { pattern }: Pick<RouteConfig, 'pattern'>
 ): (exchange: Pick<Exchange, 'path'>) => string {

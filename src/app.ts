@@ -104,7 +104,7 @@ export class Generation {
   enter(exchange: Exchange): void {
     this.#add(exchange)
     const { request, response } = exchange
-    if (exchange.refusal === undefined) this.#route(exchange)
+    if (exchange.refusal === undefined) this.direct(exchange)
     if (exchange.refusal !== undefined) {
       request.url = REFUSED
       // There are more methods than Fastify knows, and nobody is going to look at a body.
@@ -114,7 +114,10 @@ export class Generation {
     this.app.routing(request, response)
   }
 
-  #route(exchange: Exchange): void {
+  /**
+   * Finds where a request belongs, and sets its route. It may be refused there all the same: then `exchange.refusal` says why.
+   */
+  direct(exchange: Exchange): Destination | undefined {
     const found = this.#find(exchange)
     if (found === undefined) exchange.refusal = this.#refusalOf(exchange)
     else if (!this.#isAtTheRightDoor(found, exchange))
@@ -123,6 +126,7 @@ export class Generation {
       exchange.refusal = faultOf(exchange, found)
       if (exchange.refusal === undefined) exchange.route = found
     }
+    return found
   }
 
   #refusalOf(exchange: Exchange): GatewayError {

@@ -179,15 +179,13 @@ export class GatewayServer {
       this.#receive(request as IncomingMessage, response as ServerResponse, {
         atAdminDoor,
         expectContinue: true,
-        refusal: /^100-continue$/i.test(request.headers.expect as string)
-          ? undefined
-          : refuse('expectation_failed', { reason: 'expectation' })
+        refusal: /^100-continue$/i.test(request.headers.expect as string) ? undefined : expectationFailed()
       })
     )
     server.on('checkExpectation', (request, response) =>
       this.#receive(request as IncomingMessage, response as ServerResponse, {
         atAdminDoor,
-        refusal: refuse('expectation_failed', { reason: 'expectation' })
+        refusal: expectationFailed()
       })
     )
     server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) =>
@@ -284,11 +282,12 @@ export class GatewayServer {
     response.on('close', onClose)
     if (this.#draining) response.shouldKeepAlive = false
     try {
-      this.#check(exchange)
+      checkAtDoor(exchange, this.#settings, this.#proxies)
     } catch (error) {
       exchange.refusal ??= error as GatewayError
     }
-    if (exchange.refusal !== undefined) exchange.endConnection()
+    // Node loses what comes in one piece with an upgrade to something else, so the connection cannot go on.
+    if (exchange.refusal !== undefined || (exchange.offersUpgrade && upgrade === undefined)) exchange.endConnection()
     else if (exchange.http2 && exchange.uploading) this.#limitUpload(exchange)
     this.current.enter(exchange)
   }
@@ -300,27 +299,6 @@ export class GatewayServer {
     exchange.uploadDeadline = new Deadline(exchange)
     this.#runtime.deadlines.set(exchange.uploadDeadline, timeout)
     exchange.request.on('end', onUploaded)
-  }
-
-  /** @throws {GatewayError} for what a client may not send */
-  #check(exchange: Exchange): void {
-    const { limits } = this.#settings
-    const { request, upgrade } = exchange
-    if (request.httpVersionMajor !== 1 && !exchange.http2) throw refuse('bad_request', { reason: 'http_version' })
-    if ((request.url ?? '').length > limits.url_bytes) throw refuse('uri_too_long', { reason: 'uri_too_long' })
-    if (request.rawHeaders.length > limits.headers * 2) throw refuse('headers_too_large', { reason: 'too_many_fields' })
-    exchange.readFields(this.#proxies)
-    if (request.httpVersion === '1.0' && exchange.chunked)
-      throw refuse('bad_request', { reason: 'chunked_in_http_1_0' })
-    if (exchange.method === 'TRACE') throw methodNotOffered()
-    exchange.readTarget()
-    if (exchange.host === '' && request.httpVersion !== '1.0') throw refuse('bad_request', { reason: 'no_host' })
-    // Node loses what comes in one piece with such a request, so the connection cannot go on.
-    if (exchange.offersUpgrade && upgrade === undefined) exchange.endConnection()
-    if (upgrade !== undefined && (exchange.contentLength > 0 || exchange.chunked))
-      throw refuse('bad_request', { reason: 'upgrade_with_body' })
-    if (upgrade !== undefined && request.headers['sec-websocket-version'] !== '13')
-      throw refuse('bad_request', { reason: 'websocket_version', headers: ['sec-websocket-version', '13'] })
   }
 
   /** Every policy runs before an upgrade: the request takes the same walk, with a response bound to the raw socket. */
@@ -384,11 +362,35 @@ interface Arrival {
   readonly upgrade?: Upgrade
 }
 
-function methodNotOffered(): GatewayError {
+/**
+ * Reads a request's fields and target into `exchange`, wherever the request may belong.
+ * @throws {GatewayError} for what a client may not send
+ */
+export function checkAtDoor(exchange: Exchange, { limits }: ServerSettings, proxies: TrustedProxies): void {
+  const { request, upgrade } = exchange
+  if (request.httpVersionMajor !== 1 && !exchange.http2) throw refuse('bad_request', { reason: 'http_version' })
+  if ((request.url ?? '').length > limits.url_bytes) throw refuse('uri_too_long', { reason: 'uri_too_long' })
+  if (request.rawHeaders.length > limits.headers * 2) throw refuse('headers_too_large', { reason: 'too_many_fields' })
+  exchange.readFields(proxies)
+  if (request.httpVersion === '1.0' && exchange.chunked) throw refuse('bad_request', { reason: 'chunked_in_http_1_0' })
+  if (exchange.method === 'TRACE') throw methodNotOffered()
+  exchange.readTarget()
+  if (exchange.host === '' && request.httpVersion !== '1.0') throw refuse('bad_request', { reason: 'no_host' })
+  if (upgrade !== undefined && (exchange.contentLength > 0 || exchange.chunked))
+    throw refuse('bad_request', { reason: 'upgrade_with_body' })
+  if (upgrade !== undefined && request.headers['sec-websocket-version'] !== '13')
+    throw refuse('bad_request', { reason: 'websocket_version', headers: ['sec-websocket-version', '13'] })
+}
+
+export function methodNotOffered(): GatewayError {
   return refuse('method_not_allowed', {
     reason: 'method_not_offered',
     headers: ['allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS']
   })
+}
+
+export function expectationFailed(): GatewayError {
+  return refuse('expectation_failed', { reason: 'expectation' })
 }
 
 function onUploaded(this: IncomingMessage): void {
@@ -412,7 +414,8 @@ function readCertificate({ cert, key, client_ca: ca }: NonNullable<ServerSetting
   return { cert: readFileSync(cert), key: readFileSync(key), ...(ca === undefined ? {} : { ca: readFileSync(ca) }) }
 }
 
-function isWebSocket({ method, headers }: IncomingMessage): boolean {
+/** Whether a request that offers an upgrade offers one that may be accepted. */
+export function isWebSocket({ method, headers }: IncomingMessage): boolean {
   return method === 'GET' && headers.upgrade?.toLowerCase() === 'websocket'
 }
 

@@ -1,19 +1,20 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { isIP } from 'node:net'
-import { compileRewrite } from '../../routes/proxy.ts'
 import { type Command, UsageError } from '../cli.ts'
 import { placeOf } from '../config/located.ts'
 import { reservedPatterns } from '../config/normalise.ts'
 import type { RouteConfig, Snapshot } from '../config/snapshot.ts'
-import type { GatewayError } from '../errors.ts'
+import { type GatewayError, refuse } from '../errors.ts'
 import { type Loaded, loadConfiguration, withGeneration } from '../gateway.ts'
 import { adviceOn } from '../identity/trouble.ts'
 import type { Policy, RouteHooks } from '../policy.ts'
-import { Exchange } from '../proxy/exchange.ts'
+import { Exchange, type Upgrade } from '../proxy/exchange.ts'
 import { addressSet, Peer } from '../proxy/peer.ts'
-import { parsePattern } from '../routing/pattern.ts'
-import { mismatch, RouteTable } from '../routing/table.ts'
+import { covers, type Pattern, parsePattern } from '../routing/pattern.ts'
+import { mismatch, type RouteMatch } from '../routing/table.ts'
+import { http } from '../runtime/node.ts'
 import type { Runtime } from '../runtime/runtime.ts'
+import { checkAtDoor, expectationFailed, isWebSocket, methodNotOffered } from '../server.ts'
 import { sourcesOf } from './quickstart.ts'
 
 /** What one concern did with the request. */
@@ -75,53 +76,45 @@ export interface Imagined {
 /** Takes a request through the real route table and the real hooks, up to where it would be forwarded. */
 export function explainRequest(loaded: Loaded, imagined: Imagined): Promise<Explanation> {
   const { snapshot, concerns } = loaded
-  return withGeneration(loaded, async ({ app }, runtime) => {
+  return withGeneration(loaded, async (generation, runtime) => {
     const exchange = imagine(imagined, snapshot, runtime)
-    const request = { method: exchange.method, path: exchange.path, host: exchange.host }
-    const refused = attempt(() => {
-      exchange.readFields(addressSet(snapshot.server.trusted_proxies))
-      exchange.readTarget()
-    })
-    if (refused !== undefined)
-      return nothing(
-        { ...request, path: imagined.target },
-        `refused at the door: ${refused.statusCode} ${refused.code} (${refused.reason})`,
-        snapshot,
-        exchange
-      )
-    const own = reservedPatterns(snapshot.paths).find(
-      ([, path]) => new RouteTable([ownRoute(path)]).match(exchange) !== undefined
-    )
-    if (own !== undefined)
-      return nothing(
-        { ...request, path: exchange.path },
-        `belongs to the gateway itself: ${own[1]} (paths.${own[0]})`,
-        snapshot,
-        exchange
-      )
-    const table = new RouteTable(snapshot.routes.filter(route => route.enabled))
-    const route = table.match(exchange)
-    if (route === undefined) {
-      const allowed = table.allowedMethods(exchange)
-      return nothing(
-        { ...request, path: exchange.path },
-        allowed.length === 0 ? '404 not_found: no route matches' : `405 method_not_allowed: only ${allowed.join(', ')}`,
-        snapshot,
-        exchange
-      )
+    const turnedAway = attempt(() => enterDoor(exchange, snapshot))
+    const request = {
+      method: exchange.method,
+      path: turnedAway === undefined ? exchange.path : imagined.target,
+      host: exchange.host
     }
-    exchange.route = { ...route, service: { name: route.service } } as never
+    const nowhere = (verdict: string): Explanation => ({
+      request,
+      route: null,
+      verdict,
+      steps: [],
+      forward: null,
+      near: []
+    })
+    if (turnedAway !== undefined) return nowhere(`refused at the door: ${inFull(turnedAway)}`)
+    const found = generation.direct(exchange)
+    const { refusal } = exchange
+    if (found === undefined || refusal?.reason === 'another_door') {
+      const near = neighbours(snapshot, exchange, undefined)
+      return { ...nowhere(notFound(refusal as GatewayError)), near }
+    }
+    if ('own' in found) return nowhere(`belongs to ${ownerOf(found, snapshot)}`)
+    const route = snapshot.routes.find(({ id }) => id === found.id) as RouteConfig
+    const shown = { id: route.id, at: place(route.at), service: route.service }
+    const near = neighbours(snapshot, exchange, route)
+    if (refusal !== undefined) return { ...nowhere(`refused: ${inFull(refusal)}`), route: shown, near }
     const steps = await walk(
       concerns.order.flatMap(concern => ('policy' in concern ? [concern.policy] : [])),
       route,
       exchange,
-      { snapshot, runtime, app }
+      { snapshot, runtime, app: generation.app }
     )
     const stopped = steps.find(step => step.outcome === 'refuses' || step.outcome === 'answers')
     const service = snapshot.services.get(route.service)
     return {
-      request: { ...request, path: exchange.path },
-      route: { id: route.id, at: place(route.at), service: route.service },
+      request,
+      route: shown,
       verdict:
         stopped === undefined
           ? `forwarded to ${route.service}`
@@ -131,20 +124,34 @@ export function explainRequest(loaded: Loaded, imagined: Imagined): Promise<Expl
         stopped !== undefined || service === undefined
           ? null
           : {
-              path:
-                (route.rewrite === undefined ? exchange.path : compileRewrite(route.rewrite, route)(exchange)) +
-                exchange.search,
+              path: (found.rewrite?.(exchange) ?? exchange.path) + exchange.search,
               instances: service.instances.map(({ url }) => url),
               timeout_ms: route.timeoutMs,
               retries: route.retry.attempts
             },
-      near: neighbours(snapshot, exchange, route)
+      near
     }
   })
 }
 
-function ownRoute(path: string) {
-  return { id: path, pattern: parsePattern(path), headers: [], query: [], priority: 0, catchAll: false }
+/** What Node and the door look at, before anybody asks where a request goes. @throws {GatewayError} */
+function enterDoor(exchange: Exchange, { server }: Snapshot): void {
+  if (!http.METHODS.includes(exchange.method)) throw refuse('bad_request', { reason: 'HPE_INVALID_METHOD' })
+  checkAtDoor(exchange, server, addressSet(server.trusted_proxies))
+  if (exchange.method === 'CONNECT') throw methodNotOffered()
+  if (!/^100-continue$/i.test(exchange.header('expect') ?? '100-continue')) throw expectationFailed()
+}
+
+function notFound({ statusCode, code, reason, headers = [] }: GatewayError): string {
+  const why = { no_route: 'no route matches', another_door: 'belongs to the administration’s own listener' }
+  return `${statusCode} ${code}: ${why[reason as keyof typeof why] ?? `only ${headers[1]}`}`
+}
+
+/** Whose an endpoint is that no route of the configuration made. */
+function ownerOf({ pattern }: RouteMatch, { paths }: Snapshot): string {
+  const own = pattern as Pattern
+  const [key, path] = reservedPatterns(paths).find(([, path]) => covers(parsePattern(path), own)) ?? []
+  return key === undefined ? `a plugin: ${own.source}` : `the gateway itself: ${path} (paths.${key})`
 }
 
 function imagine({ method, target, headers, from }: Imagined, snapshot: Snapshot, runtime: Runtime): Exchange {
@@ -153,24 +160,30 @@ function imagine({ method, target, headers, from }: Imagined, snapshot: Snapshot
     if (colon < 1) throw new UsageError(`-H "${header}": write "name: value"`)
     return [header.slice(0, colon).trim(), header.slice(colon + 1).trim()]
   })
-  if (!pairs.some(([name]) => name.toLowerCase() === 'host')) pairs.push(['Host', `localhost:${snapshot.server.port}`])
+  // As a browser shows an address.
+  const [, authority = `localhost:${snapshot.server.port}`, rest] = /^https?:\/\/([^/?#]+)([^#]*)/i.exec(target) ?? []
+  if (!pairs.some(([name]) => name.toLowerCase() === 'host')) pairs.push(['Host', authority])
   const fields = Object.fromEntries(pairs.map(([name, value]) => [name.toLowerCase(), value]))
   const request = {
     method,
-    url: target,
+    url: rest === undefined ? target : `${rest.startsWith('/') ? '' : '/'}${rest}`,
     rawHeaders: pairs.flat(),
     headers: fields,
     httpVersionMajor: 1,
     httpVersion: '1.1'
   }
   const peer = new Peer({ remoteAddress: from } as never, addressSet(snapshot.server.trusted_proxies))
-  return new Exchange(
+  const exchange = new Exchange(
     request as unknown as IncomingMessage,
     {} as ServerResponse,
     peer,
     runtime.requestId(),
     runtime.clock.monotonic()
   )
+  if (snapshot.adminListen !== undefined) exchange.atAdminDoor = false
+  if (/\bupgrade\b/i.test(fields.connection ?? '') && isWebSocket(request as unknown as IncomingMessage))
+    exchange.upgrade = {} as Upgrade
+  return exchange
 }
 
 function attempt(act: () => void): GatewayError | undefined {
@@ -210,7 +223,8 @@ async function walk(
     else if (stopped) steps.push({ concern: policy.name, outcome: 'not reached', because: '', at })
     else {
       const { outcome, because } = await runHooks(hooks, exchange)
-      steps.push({ concern: policy.name, outcome, because: because || brief(use?.options), at })
+      const nothing = policy.name === 'rate_limit' ? 'no limit for this caller' : ''
+      steps.push({ concern: policy.name, outcome, because: because || brief(use?.options) || nothing, at })
       stopped = outcome !== 'passes'
     }
   }
@@ -301,15 +315,6 @@ function neighbours(snapshot: Snapshot, exchange: Exchange, matched: RouteConfig
 function closeness(route: RouteConfig, first: string, because: string | undefined): number {
   if (because === undefined) return 3
   return because.startsWith('path') ? Number(route.pattern?.staticPrefix.startsWith(first)) : 2
-}
-
-function nothing(
-  request: Explanation['request'],
-  verdict: string,
-  snapshot: Snapshot,
-  exchange: Exchange
-): Explanation {
-  return { request, route: null, verdict, steps: [], forward: null, near: neighbours(snapshot, exchange, undefined) }
 }
 
 function place(at: { file: string; line: number } | undefined): string {

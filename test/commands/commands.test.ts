@@ -4,8 +4,12 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 import { explainRequest } from '../../src/commands/explain.ts'
+import { loadConfiguration } from '../../src/gateway.ts'
 import { load, ROOT } from '../support/config.ts'
+import { startGateway } from '../support/gateway.ts'
+import { raw } from '../support/raw.ts'
 import { token } from '../support/tokens.ts'
+import { startUpstream } from '../support/upstream.ts'
 
 const MAIN = join(ROOT, 'src', 'main.ts')
 const SECRET = 'a secret of the tests, which nobody may ever see printed'
@@ -211,17 +215,74 @@ t.test('explain: the route, each concern with the place of its rule, and why not
   )
 })
 
-t.test('explain: what never comes to a route says so', async t => {
+t.test('explain: what never comes to a route says so, and names routes only where one was looked for', async t => {
   const loaded = await load(t, { 'gateway.yaml': CONFIG }, { env: { COMMANDS_SECRET: SECRET } })
-  const verdicts: [method: string, target: string, verdict: RegExp][] = [
-    ['GET', '/nowhere', /^404 not_found: no route matches$/],
-    ['PUT', '/api/v1/orders', /^405 method_not_allowed: only GET, HEAD, POST$/],
-    ['GET', '/health', /^belongs to the gateway itself: /],
-    ['GET', '/a%00b', /^refused at the door: 400 bad_request \(control_character\)$/]
+  const verdicts: [method: string, target: string, verdict: RegExp, near: number][] = [
+    ['GET', '/nowhere', /^404 not_found: no route matches$/, 3],
+    ['PUT', '/api/v1/orders', /^405 method_not_allowed: only GET, HEAD, POST$/, 3],
+    ['GET', '/health', /^belongs to the gateway itself: \/health\/\*\* \(paths\.health\)$/, 0],
+    ['GET', '/a%00b', /^refused at the door: 400 bad_request \(control_character\)/, 0]
   ]
-  for (const [method, target, verdict] of verdicts) {
+  for (const [method, target, verdict, near] of verdicts) {
     const explained = await explainRequest(loaded, { method, target, headers: [], from: '127.0.0.1' })
-    t.match(explained, { request: { method, path: target }, route: null, verdict, near: [{ id: String }, {}, {}] })
+    t.match(explained, { request: { method, path: target }, route: null, verdict })
+    t.equal(explained.near.length, near)
+  }
+})
+
+t.test('explain: an address as a browser shows it stands for its host and path', async t => {
+  const config = CONFIG.replace('/public/**,', '/public/**, hosts: api.example.com,')
+  const args = ['explain', ...FILE, 'https://api.example.com/public/x?y=1#z', '--json']
+  t.match(sallyport(t, args, { config }).json, {
+    request: { path: '/public/x', host: 'api.example.com' },
+    verdict: 'forwarded to orders',
+    forward: { path: '/public/x?y=1' }
+  })
+})
+
+t.test('explain: who has no limit is told so', async t => {
+  const { json } = sallyport(t, ['explain', ...FILE, '/public/x', '--json'])
+  const limit = json.steps.find((step: { concern: string }) => step.concern === 'rate_limit')
+  t.match(limit, { outcome: 'passes', because: 'no limit for this caller' })
+})
+
+t.test('explain says what the gateway does', async t => {
+  const upstream = await startUpstream(t)
+  const plugin = "export default async app => { app.get('/greeting', async () => 'hello') }"
+  const { port, file } = await startGateway(
+    t,
+    {
+      services: { s: { url: upstream.url } },
+      routes: [{ path: '/open/**', service: 's', authentication: 'none' }],
+      plugins: [{ use: './greeting.mjs' }]
+    },
+    { files: { 'greeting.mjs': plugin } }
+  )
+  const loaded = await loadConfiguration({
+    files: [file],
+    env: {},
+    overrides: [['identity.jwt.secret', SECRET, 'test']]
+  })
+  const webSocket = ['Upgrade: websocket', 'Connection: Upgrade', 'Sec-WebSocket-Version: 13']
+  const requests: [start: string, fields: string[], status: number, verdict: RegExp][] = [
+    ['GET /open/x', [], 200, /^forwarded to s$/],
+    ['GET /open/a%2Fb', [], 400, /^refused: 400 bad_request \(encoded_slash\)/],
+    ['GET /open/x', webSocket, 400, /^refused: 400 bad_request \(websocket_not_allowed\)/],
+    ['FETCH /open/x', [], 400, /^refused at the door: 400 bad_request \(HPE_INVALID_METHOD\)/],
+    ['TRACE /open/x', [], 405, /^refused at the door: 405 method_not_allowed \(method_not_offered\)/],
+    ['PROPFIND /open/x', [], 405, /^refused: 405 method_not_allowed/],
+    ['GET /open/x', ['Expect: foo'], 417, /^refused at the door: 417 expectation_failed/],
+    ['GET /greeting', [], 200, /^belongs to a plugin: \/greeting$/],
+    ['POST /greeting', [], 405, /^405 method_not_allowed: only GET, HEAD$/],
+    ['GET /health/nothing', [], 404, /^404 not_found: no route matches$/]
+  ]
+  for (const [start, fields, status, verdict] of requests) {
+    const head = [`${start} HTTP/1.1`, `Host: localhost:${port}`, 'Connection: close', ...fields]
+    const answer = await raw(port, `${head.join('\r\n')}\r\n\r\n`)
+    t.match(answer.text, new RegExp(`^HTTP/1\\.1 ${status} `), `${start} ${fields}`)
+    const [method = '', target = ''] = start.split(' ')
+    const explained = await explainRequest(loaded, { method, target, headers: fields, from: '127.0.0.1' })
+    t.match(explained, { verdict }, `${start} ${fields}`)
   }
 })
 
