@@ -270,14 +270,17 @@ export class Gateway implements Control {
     return { version: this.snapshot.version, appliedAt: this.#appliedAt, error: this.#error }
   }
 
-  /** Lets requests end and closes everything. @param graceMs for those under way; the drain time if not given */
+  /**
+   * Fails readiness for `server.timeouts.shutdown_delay`, lets requests end and closes everything.
+   * @param graceMs for those under way; the drain time if not given, and 0 to close at once
+   */
   close(graceMs: number = this.snapshot.server.timeouts.drain): Promise<void> {
     this.#closing ??= this.#close(graceMs)
     return this.#closing
   }
 
   async #close(graceMs: number): Promise<void> {
-    this.server.drain()
+    if (graceMs > 0) await this.server.withdraw()
     await this.#applying
     this.#unwatch?.()
     await this.server.close(graceMs)

@@ -3,6 +3,7 @@ import type { IncomingMessage, Server, ServerOptions, ServerResponse } from 'nod
 import type { Http2SecureServer, ServerHttp2Session } from 'node:http2'
 import type { Server as SecureServer, ServerOptions as SecureServerOptions } from 'node:https'
 import net, { type AddressInfo, type Socket } from 'node:net'
+import { setTimeout } from 'node:timers/promises'
 import type { SecureContextOptions, TLSSocket } from 'node:tls'
 import type { Generation } from './app.ts'
 import { expiryOf } from './config/certificate.ts'
@@ -49,6 +50,8 @@ export class GatewayServer {
   }
   #current: Generation | undefined
   readonly #retiring = new Set<Generation>()
+  #withdrawn = false
+  /** Connections are closed after the answer under way. */
   #draining = false
 
   constructor(settings: ServerSettings, runtime: Runtime) {
@@ -61,9 +64,9 @@ export class GatewayServer {
     return this.#current as Generation
   }
 
-  /** Whether new requests are taken in. */
+  /** Whether requests should be sent here; some may come for a while after that. */
   get accepting(): boolean {
-    return this.#servers.length > 0 && !this.#draining
+    return this.#servers.length > 0 && !this.#withdrawn
   }
 
   /** Requests and WebSockets under way, on all generations. */
@@ -109,9 +112,12 @@ export class GatewayServer {
     this.#retiring.delete(generation)
   }
 
-  /** From now on readiness fails, and connections are closed after the answer under way. */
-  drain(): void {
-    this.#draining = true
+  /** From now on readiness fails. Resolves when those who look at it have had their time (`shutdown_delay`) to see that. */
+  async withdraw(): Promise<void> {
+    const { shutdown_delay: delayMs } = this.#settings.timeouts
+    const listening = this.accepting
+    this.#withdrawn = true
+    if (listening && delayMs > 0) await setTimeout(delayMs)
   }
 
   /**
@@ -120,7 +126,8 @@ export class GatewayServer {
    * @param graceMs for requests under way
    */
   async close(graceMs: number): Promise<void> {
-    this.drain()
+    this.#withdrawn = true
+    this.#draining = true
     const generations = [...this.#retiring, ...(this.#current === undefined ? [] : [this.#current])]
     const closed = this.#servers.map(stopListening)
     for (const session of this.#sessions) session.close()

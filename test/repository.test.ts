@@ -43,7 +43,7 @@ t.test(
       })
     const { gateway, port } = await startGateway(t, {})
     t.equal(await check(port), 0)
-    gateway.server.drain()
+    await gateway.server.withdraw()
     t.equal(await check(port), 1)
     t.equal(await check(await freePort()), 1)
   }

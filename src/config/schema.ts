@@ -84,6 +84,11 @@ const server = Type.Object(
           description:
             'How long requests and sockets of a retired configuration, or of a gateway that shuts down, may still take.',
           default: '30s'
+        }),
+        shutdown_delay: duration({
+          description:
+            'How long a gateway that shuts down still listens while readiness fails, so that load balancers look elsewhere first; 0 to stop listening at once.',
+          default: '0s'
         })
       },
       { description: 'How long the door waits.', default: {} }

@@ -7,6 +7,7 @@ import t, { type Test } from 'tap'
 import { stringify } from 'yaml'
 import { call } from '../support/gateway.ts'
 import { SECRET, token } from '../support/tokens.ts'
+import { until } from '../support/until.ts'
 import { freePort, startUpstream } from '../support/upstream.ts'
 
 const ROOT = join(import.meta.dirname, '..', '..')
@@ -157,6 +158,37 @@ for (const [how, signals] of endings) {
     t.equal(await exit, 0)
   })
 }
+
+t.test(
+  'MON-03 H-119 readiness fails to be seen: with shutdown_delay requests are taken in until a second signal',
+  async t => {
+    const upstream = await startUpstream(t)
+    const { file, port } = await configuration(t, {
+      services: { s: { url: upstream.url } },
+      routes: [{ path: '/x', service: 's', authentication: 'none' }]
+    })
+    const delay = ['--set', 'server.timeouts.shutdown_delay=1h', '--port', String(port)]
+    const { child, listening, exit } = start(t, process.execPath, [MAIN, '-c', file, ...delay])
+    await listening
+    child.kill('SIGTERM')
+    // Each over a connection of its own, as a prober's are.
+    await until(async () => (await call(port, '/health/readiness')).status === 503)
+    t.equal((await call(port, '/health/liveness')).status, 200)
+    t.equal((await call(port, '/x')).status, 200)
+    const again = setInterval(() => child.kill('SIGTERM'), 50)
+    t.teardown(() => clearInterval(again))
+    t.equal(await exit, 1)
+  }
+)
+
+t.test('once shutdown_delay is over, the process ends', async t => {
+  const { file } = await configuration(t, {})
+  const delay = ['--set', 'server.timeouts.shutdown_delay=50ms']
+  const { child, listening, exit } = start(t, process.execPath, [MAIN, '-c', file, ...delay])
+  await listening
+  child.kill('SIGTERM')
+  t.equal(await exit, 0)
+})
 
 t.test('a signal to npm leaves no orphan behind', { skip: process.platform === 'win32' }, async t => {
   const { file, port } = await configuration(t, {})
