@@ -24,6 +24,12 @@ export default fp<{ snapshot: Snapshot; runtime: Runtime }>(
       exchange.series.active++
       done()
     })
+    // Answers of services never come here; they are counted as they pass.
+    app.addHook('onSend', ({ exchange }, _reply, payload, done) => {
+      if ((typeof payload === 'string' || Buffer.isBuffer(payload)) && exchange.method !== 'HEAD')
+        exchange.bytesOut = Buffer.byteLength(payload)
+      done(null, payload)
+    })
     app.observers.push(measure(options.runtime))
     if (options.snapshot.logging.access) app.observers.push(accessLog(options))
     if (options.snapshot.logging.trace_requests) traceRequests(app, options.runtime)

@@ -74,7 +74,9 @@ function startFetching(
     if ('error' in outcome)
       log.warn(
         { issuer, url: options.url, error: outcome.error },
-        'keys of an issuer cannot be fetched; the last good ones stay'
+        keys.available
+          ? 'keys of an issuer cannot be fetched; the last good ones stay'
+          : 'keys of an issuer cannot be fetched; its tokens are refused until they can'
       )
     else if (outcome.changed) log.info({ issuer, keys: outcome.keys }, 'keys of an issuer have been fetched')
   }

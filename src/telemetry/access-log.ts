@@ -60,8 +60,8 @@ export function jsonLine(exchange: Exchange, outcome: Outcome): string {
   const { route, consumer } = exchange
   let line = `{"level":${levelOf(outcome.status)},"time":${outcome.now},"request_id":"${exchange.id}","method":${quote(exchange.method)},"path":${quote(exchange.path)},"status_code":${outcome.status},"duration":${seconds(outcome.durationMs)},"client":"${exchange.client}"`
   if (route !== undefined) line += route.logFields
-  if (exchange.attempts > 0)
-    line += `,"instance":${quote(exchange.instance)},"attempts":${exchange.attempts},"upstream_ms":${tenths(exchange.upstreamMs)}`
+  if (exchange.attempts > 0) line += `,"instance":${quote(exchange.instance)},"attempts":${exchange.attempts}`
+  if (exchange.upstreamMs >= 0) line += `,"upstream_ms":${tenths(exchange.upstreamMs)}`
   if (consumer !== undefined) line += `,"consumer":${quote(consumer.key)},"credential":"${consumer.credential}"`
   line += `,"bytes_in":${exchange.bytesIn},"bytes_out":${exchange.bytesOut},"generation":"${outcome.generation}"`
   if (exchange.aborted) line += ',"aborted":true'
@@ -75,7 +75,11 @@ export function prettyLine(exchange: Exchange, outcome: Outcome): string {
   const { route, consumer, upstreamMs } = exchange
   const time = new Date(outcome.now).toTimeString().slice(0, 8)
   const colour = outcome.status >= 500 ? 'red' : outcome.status >= 400 ? 'yellow' : 'green'
-  const own = upstreamMs >= 0 ? ` (gateway ${Math.max(0, outcome.durationMs - upstreamMs).toFixed(1)})` : ''
+  // Of a WebSocket, nearly all of it is between the client and the service.
+  const own =
+    upstreamMs >= 0 && !exchange.tunnelled
+      ? ` (gateway ${Math.max(0, outcome.durationMs - upstreamMs).toFixed(1)})`
+      : ''
   const end =
     exchange.reason !== '' ? exchange.reason : exchange.errorCode !== '' ? exchange.errorCode : bytes(exchange.bytesOut)
   return `${[

@@ -24,6 +24,7 @@ t.test('H-88 a service that refuses or resets is 502, and Proxy-Status says how'
     json: { error: { code: 'bad_gateway' } }
   })
   t.notMatch(refused.text, new RegExp(String(proxy.port)), 'no address in the answer')
+  t.notOk('upstream_ms' in (await line({ path: '/refused' })), 'there was no answer')
   t.match(await line({ path: '/refused' }), { status_code: 502, reason: /^connect: ECONNREFUSED/, service: 's' })
 
   await proxy.set({ kind: 'reset-on-accept' })

@@ -42,6 +42,19 @@ t.test(
   }
 )
 
+t.test('the log counts the bytes of answers of the gateway itself, too', async t => {
+  const { call, line } = await startGateway(t, {
+    services: { s: { url: 'http://127.0.0.1:1' } },
+    routes: [{ path: '/gone', service: 's', authentication: 'none' }]
+  })
+  for (const path of ['/metrics', '/nowhere', '/gone']) {
+    const { text } = await call(path)
+    t.equal((await line({ path })).bytes_out, Buffer.byteLength(text), path)
+  }
+  await call('/health', { method: 'HEAD' })
+  t.equal((await line({ path: '/health' })).bytes_out, 0)
+})
+
 t.test(
   'OBS-10 H-98 the gauge of active requests goes up, and back to zero also after errors and clients that leave',
   async t => {

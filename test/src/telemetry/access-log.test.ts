@@ -42,6 +42,12 @@ t.test(
   }
 )
 
+t.test('a person sees how long the gateway itself has taken; of a WebSocket nobody could say', async t => {
+  const slow = { ...outcome, durationMs: 1004 }
+  t.match(prettyLine(exchange({ upstreamMs: 4.8 }), slow), '1004 ms (gateway 999.2)')
+  t.notMatch(prettyLine(exchange({ upstreamMs: 4.8, tunnelled: true }), slow), 'gateway')
+})
+
 t.test('H-125 what clients send cannot start a line, colour a terminal or fill the log', async t => {
   const hostile = [
     '/a"b',
