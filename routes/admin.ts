@@ -4,6 +4,7 @@ import { readTimes } from '../src/identity/claims.ts'
 import { revocationKey } from '../src/identity/revocation.ts'
 import { parseToken } from '../src/identity/token-form.ts'
 import { network } from '../src/limits/plan.ts'
+import { compareRoutes } from '../src/routing/table.ts'
 import { Type } from '../src/schema.ts'
 import { administrators, fromStore, guardOwnEndpoints, validatorCompiler } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
@@ -14,7 +15,7 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
   app.setValidatorCompiler(validatorCompiler)
 
   app.get('/routes', { ...administrators('Routes in the order in which they are asked') }, async () => ({
-    routes: snapshot.routes.map(({ id, label, service, enabled, methods }) => ({
+    routes: [...snapshot.routes].sort(compareRoutes).map(({ id, label, service, enabled, methods }) => ({
       id,
       path: label,
       service,

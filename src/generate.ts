@@ -21,6 +21,7 @@ import { createLog } from './telemetry/log.ts'
  * should be, and which promises of the documentation are not kept.
  */
 const ROOT = join(import.meta.dirname, '..')
+const OPENAPI = join('openapi', 'gateway.json')
 const MARKED = /(<!-- options: ([\w ]+?) -->)[\s\S]*?(<!-- \/options -->)/g
 
 /** Options of third parties' plugins may be anything here: nobody knows which there will be. */
@@ -30,7 +31,7 @@ const { schema, concerns } = dialectOf(order, [], true)
 export async function generate(root = ROOT): Promise<Map<string, string>> {
   const files = new Map<string, string>()
   files.set('sallyport.schema.json', inLines(editorSchema(schema)))
-  files.set(join('openapi', 'gateway.json'), inLines(await openApi()))
+  files.set(OPENAPI, inLines(await openApi()))
   for (const page of pagesOf(root)) {
     const text = readFileSync(join(root, page), 'utf8')
     if (text.search(MARKED) !== -1) files.set(page, withTables(text, page))
@@ -114,7 +115,8 @@ const PACKAGE = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as 
 
 /** What is not as it should be, a sentence each; nothing when all is well. */
 export async function findDrift(root = ROOT): Promise<string[]> {
-  const stale = [...(await generate(root))].flatMap(([file, wanted]) =>
+  const files = await generate(root)
+  const stale = [...files].flatMap(([file, wanted]) =>
     textOf(join(root, file)) === wanted ? [] : [`${file} is not what "npm run generate" makes`]
   )
   const version =
@@ -125,7 +127,8 @@ export async function findDrift(root = ROOT): Promise<string[]> {
     ...missingTables(root),
     ...brokenLinks(root),
     ...unnamedVariables(root),
-    ...unnamedErrors(root)
+    ...unnamedErrors(root),
+    ...unnamedEndpoints(root, files.get(OPENAPI) as string)
   ]
 }
 
@@ -176,6 +179,19 @@ function unnamedErrors(root: string): string[] {
   const page = textOf(join(root, 'docs', 'errors.md')) ?? ''
   return Object.entries(CATALOGUE).flatMap(([code, { status }]) =>
     page.includes(`| \`${code}\` | ${status} |`) ? [] : [`docs/errors.md does not explain ${code} (${status})`]
+  )
+}
+
+function unnamedEndpoints(root: string, openApi: string): string[] {
+  const page = textOf(join(root, 'docs', 'administration.md')) ?? ''
+  const { paths } = JSON.parse(openApi) as { paths: Record<string, Record<string, unknown>> }
+  const named = (path: string, method: string): boolean =>
+    page.includes(`\`${method} ${path}\``) || (method === 'GET' && page.includes(`, \`${path}\``))
+  return Object.entries(paths).flatMap(([path, methods]) =>
+    Object.keys(methods)
+      .map(method => method.toUpperCase())
+      .filter(method => !named(path, method))
+      .map(method => `docs/administration.md does not name ${method} ${path}`)
   )
 }
 

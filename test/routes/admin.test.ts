@@ -41,6 +41,17 @@ t.test('RTE-05 ADM-08 a route is switched off and on again without a restart', a
   t.equal((await toggle('another', true)).status, 404)
 })
 
+t.test('C-16 an administrator sees the routes in the order in which they are asked', async t => {
+  const { call } = await startGateway(t, {
+    services: { s: { url: 'http://127.0.0.1:1' } },
+    routes: [
+      { id: 'last', path: '/**', service: 's' },
+      { id: 'first', path: '/x', service: 's' }
+    ]
+  })
+  t.match((await call('/admin/routes', { token: boss })).json, { routes: [{ id: 'first' }, { id: 'last' }] })
+})
+
 t.test('RLM-14 RLM-15 an administrator sees what a caller has used, and forgets it', async t => {
   const upstream = await startUpstream(t)
   const { call } = await startGateway(t, {
