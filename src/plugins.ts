@@ -1,5 +1,5 @@
 import { existsSync, statSync } from 'node:fs'
-import { createRequire, registerHooks } from 'node:module'
+import { createRequire } from 'node:module'
 import { basename, dirname, extname, isAbsolute, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { FastifyPluginCallback } from 'fastify'
@@ -112,34 +112,12 @@ function locateFile(use: string, folder: string): string {
 }
 
 async function importDefault(origin: Origin): Promise<unknown> {
-  offerOurselves()
+  await import('./offer.ts')
   try {
     return ((await import(origin.url)) as { default: unknown }).default
   } catch (error) {
     throw new Error(causeOf(error, origin))
   }
-}
-
-let offered = false
-
-/**
- * What plugins import as `sallyport` is this gateway itself, wherever their files lie: with a copy of it, or none, they
- * would have no errors and no types that it knows.
- */
-function offerOurselves(): void {
-  if (offered) return
-  offered = true
-  const own = (name: string): string => new URL(`./${name}${extname(import.meta.filename)}`, import.meta.url).href
-  const ours = new Map([
-    ['sallyport', own('index')],
-    ['sallyport/testing', own('testing')]
-  ])
-  registerHooks({
-    resolve(specifier, context, next) {
-      const url = ours.get(specifier)
-      return url === undefined ? next(specifier, context) : { url, shortCircuit: true }
-    }
-  })
 }
 
 /** @throws {Error} for a schema that asks for more than options can be held against, or does not say what they are */

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -100,4 +101,21 @@ t.test('PLG-02 a plugin’s file may be anywhere: it and the gateway share one c
   const answer = await gateway.fetch('/')
   t.equal(answer.status, 409)
   t.match(await answer.json(), { error: { code: 'conflict', details: 'I am a teapot.' } })
+})
+
+t.test('PLG-04 the plugin and the test of the page work as they are printed, outside of the clone', async t => {
+  const folder = mkdtempSync(join(tmpdir(), 'plugin-page-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const page = readFileSync(join(ROOT, 'docs', 'plugins.md'), 'utf8')
+  for (const name of ['maintenance.ts', 'maintenance.test.ts']) {
+    const [, source = ''] = page.split(`\`\`\`ts\n// plugins/${name}\n`)
+    writeFileSync(join(folder, name), source.slice(0, source.indexOf('```')))
+  }
+  const { scripts } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
+  // Without what tap adds to every Node that a test starts.
+  const env = { ...process.env, NODE_OPTIONS: '', PATH: `${join(ROOT, 'node_modules', '.bin')}:${process.env.PATH}` }
+  const command = `${scripts['test:plugin']} ${join(folder, 'maintenance.test.ts')}`
+  const { status, stdout } = spawnSync('sh', ['-c', command], { cwd: ROOT, encoding: 'utf8', env })
+  t.equal(status, 0, stdout)
+  t.match(stdout, /^. pass 1$/m)
 })
