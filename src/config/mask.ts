@@ -2,8 +2,8 @@ import type { TSchema } from '../schema.ts'
 import { isMapping } from './aliases.ts'
 import { copyPlace } from './located.ts'
 
-/** What stands where a secret was. */
-const MASK = '••••••'
+/** What stands where a secret was; no secret itself. */
+export const MASK = '••••••'
 
 /** Keys that no schema knows: options of plain Fastify plugins. */
 const SOUNDS_SECRET = /(secret|password|passphrase|token|credentials?|(api|private)_?key)$/i

@@ -1,7 +1,7 @@
 import type { TSchema } from '../schema.ts'
 import { parseDuration, parseSize } from '../schema.ts'
 import { copyPlace, type Path, placeOf } from './located.ts'
-import { withoutCredentials } from './mask.ts'
+import { MASK, withoutCredentials } from './mask.ts'
 import { nearest, type Problems, suggestion } from './problem.ts'
 
 /** The part of JSON Schema that options are described in. */
@@ -123,6 +123,7 @@ function faultOf(schema: Schema, data: unknown): string | undefined {
   if (exclusiveMinimum !== undefined && Number.parseFloat(String(data)) <= exclusiveMinimum)
     return `must be more than ${exclusiveMinimum}`
   if (typeof data === 'string') {
+    if (data.includes(MASK)) return `is a masked value, as "sallyport config" prints it: the secret itself belongs here`
     if (data.length < (schema.minLength ?? 0)) return 'must not be empty'
     if (schema.pattern !== undefined && !new RegExp(schema.pattern, 'u').test(data))
       return UNITS[unit] ?? `does not look right: ${EXAMPLES[schema.pattern] ?? `it has to match ${schema.pattern}`}`

@@ -53,6 +53,29 @@ t.test('CFG-10 H-121 no secret is left in what is shown of a configuration', asy
   }
 })
 
+t.test('CFG-10 H-121 what stands for a secret is taken for none', async t => {
+  const problems = await problemsOf(t, {
+    'gateway.yaml': `identity:
+  jwt: { secret: "••••••" }
+  issuers: [{ issuer: other, secret: "••••••" }]
+  api_keys: [{ id: ci, key: "••••••" }]
+storage: { redis_url: "••••••" }
+services: { s: { url: "http://••••••@s" } }
+`
+  })
+  t.same(
+    problems.map(({ key }) => key),
+    [
+      'identity.jwt.secret',
+      'identity.issuers[0].secret',
+      'identity.api_keys[0].key',
+      'storage.redis_url',
+      'services.s.url'
+    ]
+  )
+  for (const { message } of problems) t.match(message, /is a masked value/)
+})
+
 t.test('CFG-10 H-121 what is wrong with a secret is said without it', async t => {
   const wrong = [
     'identity: { jwt: { secret: [hush] } }',
