@@ -27,7 +27,7 @@ export class Authenticator {
   /** @throws {IdentityError} */
   constructor(identity: IdentitySettings, local: LocalKey | undefined, production: boolean, runtime: Runtime) {
     this.#runtime = runtime
-    this.apiKeys = apiKeysOf(identity)
+    this.apiKeys = apiKeysOf(identity, production)
     checkIssuers(identity)
     const given = identity.issuers.map((settings, i) => givenKeys(settings, production, ['identity', 'issuers', i]))
     // From here on nothing can go wrong: what is acquired will be released.
@@ -148,7 +148,10 @@ function givenKeys(settings: IssuerSettings, production: boolean, path: (string 
   return new StaticKeys([namely([...path, 'public_key'], () => publicKey(public_key, undefined, algorithms))])
 }
 
-function apiKeysOf({ api_keys }: IdentitySettings): ApiKeys {
+/** @throws {IdentityError} */
+function apiKeysOf({ api_keys }: IdentitySettings, production: boolean): ApiKeys {
+  for (const [i, { key }] of api_keys.entries())
+    if (key !== undefined) checkStrength(key, production, ['identity', 'api_keys', i, 'key'])
   try {
     return new ApiKeys(api_keys)
   } catch (error) {

@@ -48,22 +48,18 @@ function isDer(text: string): boolean {
 
 /** What examples and demonstrations use, ours and others'. */
 const WELL_KNOWN = new Set([
-  'your-secret-key',
-  'your-256-bit-secret',
-  'your-384-bit-secret',
-  'your-512-bit-secret',
   'a-string-secret-at-least-256-bits-long',
   'a-valid-string-secret-that-is-at-least-384-bits-long',
   'a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long',
-  'your-super-secret-jwt-token-with-at-least-32-characters-long',
-  'super-secret-jwt-token-with-at-least-32-characters-long',
-  'change-me-change-me-change-me-change-me',
-  'changeme-changeme-changeme-changeme'
+  'super-secret-jwt-token-with-at-least-32-characters-long'
 ])
+
+/** Words that ask to be replaced. In a secret made at random they do not come up. */
+const PLACEHOLDER = /change[-_ ]?(?:me|this)|replace[-_ ]?(?:me|this)|your[-_ ].*(?:secret|key)/i
 
 /** Whether a shared secret is good enough for production: 32 bytes (RFC 7518 section 3.2), and not out of an example. */
 export function isStrongSecret(secret: string): boolean {
-  return Buffer.byteLength(secret) >= SHORTEST_SECRET && !WELL_KNOWN.has(secret)
+  return Buffer.byteLength(secret) >= SHORTEST_SECRET && !WELL_KNOWN.has(secret) && !PLACEHOLDER.test(secret)
 }
 
 /**

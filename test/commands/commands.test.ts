@@ -92,6 +92,11 @@ t.test('C-02 check --prod asks for what production asks for', async t => {
   t.equal(status, 1)
   t.match(stderr, /production needs a "secret"/)
   t.equal(sallyport(t, ['check', ...FILE], { config, env: { ENVIRONMENT: 'production' } }).status, 1)
+  const weak = `identity: { jwt: { secret: ${'0123456789abcdef'.repeat(2)} }, api_keys: [{ id: x, key: abc }] }\n`
+  t.equal(sallyport(t, ['check', ...FILE], { config: weak }).status, 0)
+  const refused = sallyport(t, ['check', ...FILE, '--prod'], { config: weak })
+  t.equal(refused.status, 1)
+  t.match(refused.stderr, /identity\.api_keys\[0\]\.key {2}is too short or too well known for production/)
 })
 
 t.test('routes: in the order in which they are asked, with file and line', async t => {

@@ -64,7 +64,13 @@ t.test('C-02 half a secret in the folder is none, and a folder that cannot be wr
 t.test('C-02 production takes no secret that is missing, short or well known', async t => {
   for (const environment of ['production', 'Production', 'prod']) {
     t.match(objection(t, { environment }), ['identity.jwt', /production needs a "secret"/])
-    for (const secret of ['short', 'x'.repeat(31), 'your-secret-key', 'a-string-secret-at-least-256-bits-long'])
+    for (const secret of ['short', 'x'.repeat(31), 'your-secret-key', 'a-string-secret-at-least-256-bits-long'].concat(
+      ...[
+        'change-me-in-production-please-32b',
+        'CHANGEME_0123456789_0123456789_0123',
+        'your-very-own-and-rather-long-secret'
+      ]
+    ))
       t.match(
         objection(t, { environment, jwt: { secret } }),
         ['identity.jwt.secret', /too short or too well known/],
