@@ -178,11 +178,13 @@ export class LimitPlan {
     const tier = consumer?.tier
     const named = (map: Record<string, RateSettings>, key: string | undefined) =>
       key !== undefined && Object.hasOwn(map, key) ? map[key] : undefined
+    const ofRole = (role: string) => (Object.hasOwn(roles, role) ? roles[role] : undefined)
     const first = named(clients, id === '' ? undefined : id) ?? named(clients, tier) ?? named(user_tiers, tier)
     if (first !== undefined) return this.#limits(first)
-    if (consumer === undefined) return guest === undefined ? this.#limits(fallback) : this.#limits(guest)
+    if (consumer === undefined)
+      return this.#limits([guest, ofRole('guest'), fallback].find(entry => entry !== undefined))
     const byRole = consumer.roles.flatMap(role =>
-      [named(clients, role), Object.hasOwn(roles, role) ? roles[role] : undefined].filter(entry => entry !== undefined)
+      [named(clients, role), ofRole(role)].filter(entry => entry !== undefined)
     )
     if (byRole.length > 0) return mostGenerous(byRole.map(entry => this.#limits(entry)))
     return this.#limits(Object.hasOwn(roles, 'default') ? roles.default : fallback)

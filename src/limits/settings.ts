@@ -61,7 +61,7 @@ export const rateLimitsSchema = Type.Object(
       description: 'Limits of single callers by id, else by tier, else by role.',
       default: {}
     }),
-    guest: Type.Optional(described(role, 'Limit of each address without credentials.')),
+    guest: Type.Optional(described(role, 'Limit of each address without credentials; `roles.guest` if not given.')),
     default: Type.Optional(described(role, 'Limit of each caller whom nothing else names.')),
     ip: Type.Optional(described(rate, 'Limit of each address, before credentials are looked at.')),
     windowMs: Type.Integer({

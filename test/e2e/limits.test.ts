@@ -300,6 +300,14 @@ t.test('RLM-19 RLM-09 H-83 addresses are counted where trusted proxies say so, I
   )
 })
 
+t.test('RLM-02 who shows no credentials has `guest`, or is in the role of that name, or has `default`', async t => {
+  const passed = async (rate_limits: object) => passing(await startLimited(t, { rate_limits }), 9)
+  t.equal(await passed({ guest: 3, roles: { guest: 2, user: 5 }, default: 4 }), 3)
+  t.equal(await passed({ roles: { guest: 2, user: 5 }, default: 4 }), 2)
+  t.equal(await passed({ roles: { user: 5 }, default: 4 }), 4)
+  t.equal(await passed({ guest: null, roles: { guest: 2 } }), 9)
+})
+
 t.test('H-83 RLM-09 `by`: each address, or all callers together', async t => {
   const gateway = await startLimited(t, {
     routes: [
