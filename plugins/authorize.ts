@@ -29,7 +29,7 @@ export const permissions = definePolicy({
     const rule = [...all, ...(any.length === 0 ? [] : [`one of ${any.join(', ')}`])].join(', ')
     return guard({
       rule: `permissions ${rule}`,
-      details: `This needs the ${all.length + any.length === 1 ? 'permission' : 'permissions'} ${rule}.`,
+      details: `This needs ${inWords(all, any)}.`,
       scope: [...all, ...any].filter(isScope).join(' '),
       allows: consumer =>
         all.every(wanted => isGranted(consumer.permissions, wanted)) &&
@@ -37,6 +37,13 @@ export const permissions = definePolicy({
     })
   }
 })
+
+function inWords(all: readonly string[], any: readonly string[]): string {
+  if (any.length === 1) return inWords([...all, ...any], [])
+  if (all.length === 0) return `one of the permissions ${any.join(', ')}`
+  const each = `the ${all.length === 1 ? 'permission' : 'permissions'} ${all.join(', ')}`
+  return any.length === 0 ? each : `${each} and one of ${any.join(', ')}`
+}
 
 /** Which roles a caller needs one of (AZN-01, AZN-03, AZN-07). */
 export const requiredRoles = definePolicy({

@@ -85,7 +85,12 @@ function toGatewayError(thrown: unknown): GatewayError {
   }
   if (!(statusCode >= 400 && statusCode < 500)) return refuse('internal_error')
   // Fastify's messages are about the request. What others say in theirs, nobody knows.
-  const details = code.startsWith('FST_') ? message : undefined
+  const details =
+    statusCode === 415
+      ? 'Say what the body is, as in "Content-Type: application/json".'
+      : code.startsWith('FST_')
+        ? message
+        : undefined
   return refuse(BY_STATUS[statusCode] ?? 'bad_request', { details, reason: message })
 }
 

@@ -1,7 +1,10 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { order } from '../plugins/index.ts'
 import { explainRequest } from '../src/commands/explain.ts'
 import { loadConfiguration } from '../src/gateway.ts'
+import { ROOT } from './support/config.ts'
 import { type Answer, type CallOptions, startGateway } from './support/gateway.ts'
 import { token } from './support/tokens.ts'
 import { startUpstream } from './support/upstream.ts'
@@ -26,6 +29,14 @@ t.test('C-20 concerns see a request in this order', async t => {
       'policy body_limit'
     ]
   )
+})
+
+t.test('PLG-04 the page on the walk names, in order, what a plugin can stand next to', async t => {
+  const page = readFileSync(join(ROOT, 'docs', 'walk.md'), 'utf8')
+  const names = order
+    .filter(concern => 'policy' in concern && concern.name !== 'errors')
+    .map(({ name }) => `\`${name}\``)
+  t.ok(page.includes(`${names.join(', ')}.`), names.join(', '))
 })
 
 const BLOCKED = '192.0.2.1'

@@ -21,7 +21,7 @@ const check: Command = {
       if (json) process.stdout.write(`${JSON.stringify({ ok: true, problems: warnings })}\n`)
       else if (values.annotations) process.stdout.write(warnings.map(annotation).join(''))
       else {
-        const summary = `configuration ${shortVersion(snapshot)} is good: ${routes.length} routes, ${services.size} services`
+        const summary = `configuration ${shortVersion(snapshot)} is good: ${count(routes.length, 'route')}, ${count(services.size, 'service')}`
         process.stdout.write(`${[...warnings.map(formatProblem), summary].join('\n')}\n`)
       }
       return 0
@@ -31,6 +31,10 @@ const check: Command = {
       return 1
     }
   }
+}
+
+function count(number: number, what: string): string {
+  return `${number} ${what}${number === 1 ? '' : 's'}`
 }
 
 /** As code review tools take it from a CI job; what stands in no file is shown without a place. */

@@ -62,7 +62,7 @@ const WRONG = CONFIG.replace('service: orders, methods', 'servce: orders, method
 t.test('CFG-08 check: good is a line and 0; wrong is all problems with their places, and 1', async t => {
   const good = sallyport(t, ['check', ...FILE])
   t.equal(good.status, 0)
-  t.match(good.stdout, /^configuration [0-9a-f]{4} is good: 3 routes, 1 services\n$/)
+  t.match(good.stdout, /^configuration [0-9a-f]{4} is good: 3 routes, 1 service\n$/)
   const wrong = sallyport(t, ['check', ...FILE], { config: WRONG })
   t.equal(wrong.status, 1)
   t.match(wrong.stderr, /^gateway\.yaml:4:22 {2}defaults\.timeout {2}"7 sec" is no duration: .*\n/)

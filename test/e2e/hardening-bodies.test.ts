@@ -104,8 +104,9 @@ t.test('H-48 what is JSON is decided once, and anything else is 415', async t =>
     ['', 415, 415]
   ] as const) {
     const headers = { 'content-type': type }
-    const { status } = await call('/admin/routes', { method: 'PATCH', token: boss, headers, body })
+    const { status, text } = await call('/admin/routes', { method: 'PATCH', token: boss, headers, body })
     t.equal(status, own, JSON.stringify(type))
+    if (own === 415) t.match(text, 'Content-Type: application/json', 'which says what would do')
     const before = service.seen.length
     t.equal((await call('/x', { method: 'POST', headers, body })).status, proxied)
     if (proxied === 200) t.equal(service.last().headers['content-type'], type, 'a service gets it as it came')

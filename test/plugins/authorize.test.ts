@@ -70,6 +70,12 @@ t.test('AZN-05 AZN-06 all permissions are needed, or one of "any"', async t => {
     200,
     'scopes are permissions, too'
   )
+  const told: [path: string, details: string][] = [
+    ['/all/x', 'This needs the permissions orders.read, orders.write.'],
+    ['/any/x', 'This needs one of the permissions a, b.'],
+    ['/both/x', 'This needs the permission x and one of a, b.']
+  ]
+  for (const [path, details] of told) t.equal((await call(path, { token: token() })).json.error.details, details)
 })
 
 t.test(
