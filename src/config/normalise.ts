@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import type { ConnectionOptions } from 'node:tls'
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import { compileCondition, compileRegex, RegexError } from '../routing/conditions.ts'
@@ -15,7 +15,7 @@ import type { InstanceConfig, ServiceConfig } from '../upstream/service.ts'
 import { canonicalKeys, isMapping, merge, outsideFiles, setAt } from './aliases.ts'
 import { certificateTrouble } from './certificate.ts'
 import { conflictInWords, conflictsAmong } from './conflicts.ts'
-import { copyPlace, type Path, type Position, placeOf } from './located.ts'
+import { copyPlace, locate, type Path, type Position, placeOf } from './located.ts'
 import { withoutCredentials } from './mask.ts'
 import { ConfigError, type Problem, Problems, slipOf, suggestion, whereIs } from './problem.ts'
 import type {
@@ -233,10 +233,13 @@ class Normaliser {
     this.#checkConflicts()
     this.#warnAboutUnused()
     await stretches.next()
-    this.#checkCertificate()
-    const { gateway, server, storage, logging, metrics, paths, admin, plugins, rate_limits } = this.#settled
+    const server = this.#server()
+    const { gateway, storage, logging, metrics, paths, admin, plugins, rate_limits } = this.#settled
     const identity = this.#identity()
-    const content = JSON.stringify([{ ...this.#settled, identity }, [...this.#services.values()].map(({ tls }) => tls)])
+    const content = JSON.stringify([
+      { ...this.#settled, server, identity },
+      [...this.#services.values()].map(({ tls }) => tls)
+    ])
     return deepFreeze({
       version: createHash('sha256').update(content).digest('hex').slice(0, 12),
       gateway,
@@ -258,14 +261,32 @@ class Normaliser {
     })
   }
 
-  /** The gateway's own certificate: one that is mended is a reason to read the configuration again. */
-  #checkCertificate(): void {
-    const files = this.#settled.server.tls
-    if (files === undefined) return
-    for (const file of [files.cert, files.key, files.client_ca])
-      if (file !== undefined) this.#source.seen.set(resolve(file), printOf(file))
+  /** With the files of the gateway's own certificate: one that is mended is a reason to read the configuration again. */
+  #server(): ServerSettings {
+    const { server } = this.#settled
+    if (server.tls === undefined) return server
+    const { cert, key, client_ca } = server.tls
+    const path: Path = ['server', 'tls']
+    const files = {
+      cert: this.#file(cert, [...path, 'cert']),
+      key: this.#file(key, [...path, 'key']),
+      ...(client_ca !== undefined && { client_ca: this.#file(client_ca, [...path, 'client_ca']) })
+    }
     for (const { key, message, severity } of certificateTrouble(files, systemClock.now()))
-      this.#problems.add(['server', 'tls', key], message, 'value', severity)
+      this.#problems.add([...path, key], message, 'value', severity)
+    return { ...server, tls: files }
+  }
+
+  /**
+   * Where a file is that a setting names, watched from now on: meant from the file that the setting stands in, or from the
+   * working folder if a variable or the command line says it.
+   */
+  #file(name: string, path: Path): string {
+    const { place } = locate(this.#document, path)
+    const written = place !== undefined && place.value.line > 0 && place.env === undefined
+    const file = written ? resolve(dirname(place.value.file), name) : resolve(name)
+    this.#source.seen.set(file, printOf(file))
+    return file
   }
 
   /** Keys that are named by their files, as what is in these: a key that is replaced is another configuration. */
@@ -277,22 +298,21 @@ class Normaliser {
       ...identity,
       jwt: {
         ...jwt,
-        ...(public_key && { public_key: this.#pem(public_key) }),
-        ...(secret && !jwt.algorithm.startsWith('HS') && { secret: this.#pem(secret) })
+        ...(public_key && { public_key: this.#pem(public_key, ['identity', 'jwt', 'public_key']) }),
+        ...(secret && !jwt.algorithm.startsWith('HS') && { secret: this.#pem(secret, ['identity', 'jwt', 'secret']) })
       },
-      issuers: issuers.map(issuer => ({
+      issuers: issuers.map((issuer, i) => ({
         ...issuer,
-        ...(issuer.public_key && { public_key: this.#pem(issuer.public_key) })
+        ...(issuer.public_key && { public_key: this.#pem(issuer.public_key, ['identity', 'issuers', i, 'public_key']) })
       }))
     }
   }
 
   /** The PEM itself, or that in the file of this name. What is neither is found where keys are made of it. */
-  #pem(text: string): string {
+  #pem(text: string, path: Path): string {
     if (text.includes('-----BEGIN')) return text
-    this.#source.seen.set(resolve(text), printOf(text))
     try {
-      return readFileSync(text, 'utf8')
+      return readFileSync(this.#file(text, path), 'utf8')
     } catch {
       return text
     }
@@ -343,9 +363,9 @@ class Normaliser {
   #tls(settings: ServiceSettings['tls'], path: Path): ConnectionOptions | undefined {
     if (settings === undefined) return undefined
     const read = (key: 'ca' | 'cert' | 'key'): string | undefined => {
-      const file = settings[key]
-      if (file === undefined) return undefined
-      this.#source.seen.set(resolve(file), printOf(file))
+      const name = settings[key]
+      if (name === undefined) return undefined
+      const file = this.#file(name, [...path, key])
       try {
         return readFileSync(file, 'utf8')
       } catch (error) {

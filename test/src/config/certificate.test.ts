@@ -1,5 +1,5 @@
 import { writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import t, { type Test } from 'tap'
 import { type Certificate, makeCertificate, writeCertificate } from '../../support/certificates.ts'
 import { load, problemsOf } from '../../support/config.ts'
@@ -72,6 +72,35 @@ t.test('SEC-10 a certificate that cannot be used is an error', async t => {
     )
   }
 })
+
+t.test(
+  'SEC-10 CFG-07 files are named from the file that names them, those of a variable from the working folder',
+  async t => {
+    const pem = good.key
+    const named = (
+      cert: string
+    ): string => `server: { tls: { cert: "${cert}", key: certs/door.key, client_ca: certs/door.crt } }
+services: { s: { url: "https://s", tls: { ca: ../ca.crt } } }
+identity: { jwt: { algorithm: ES256, secret: certs/door.key } }
+`
+    const files = (cert: string) => ({
+      'gateway.yaml': 'include: conf/tls.yaml',
+      'ca.crt': authority.cert,
+      conf: { 'tls.yaml': named(cert), certs: { 'door.crt': good.cert, 'door.key': pem } }
+    })
+    const { snapshot, seen } = await load(t, files('certs/door.crt'))
+    const { tls } = snapshot.server
+    t.match(tls?.cert, /conf\/certs\/door\.crt$/)
+    t.match(tls?.key, /conf\/certs\/door\.key$/)
+    t.equal(tls?.client_ca, tls?.cert)
+    t.equal(snapshot.services.get('s')?.tls?.ca, authority.cert)
+    t.equal(snapshot.identity.jwt.secret, pem)
+    t.ok(seen.has(tls?.cert as string), 'and watched there')
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: a placeholder of the configuration.
+    const [problem] = await problemsOf(t, files('${CERT}'), { env: { CERT: 'certs/door.crt' } })
+    t.match(problem, { key: 'server.tls.cert', message: `"${resolve('certs/door.crt')}" is not there` })
+  }
+)
 
 t.test('SEC-10 gateway_tls_certificate_expiry_seconds is when the first of the chain ends', async t => {
   const short = makeCertificate({ name: 'a middle', authority: true, to: inDays(30) })
