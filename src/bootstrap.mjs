@@ -1,4 +1,4 @@
-// Runs before `npm start` and `npm test`, on whatever Node there is: plain JavaScript, built-ins only. Installs what the
+// Runs before `npm start`, `npm test` and the commands, on whatever Node there is: plain JavaScript, built-ins only. Installs what the
 // lockfile asks for when it is not there yet, and sees to it that the gateway gets a Node that it can run on.
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'

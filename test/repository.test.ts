@@ -16,6 +16,14 @@ t.test('DEP-08 C-40 each word of the Makefile is a script, and the words that ev
     t.ok(words.split(' ').includes(word), word)
 })
 
+t.test(
+  'DEP-09 each word that runs the gateway gets a Node that can, in a clone where nothing is installed yet',
+  async t => {
+    for (const [word, script] of Object.entries<string>(scripts))
+      if (script.includes('src/main.ts')) t.equal(scripts[`pre${word}`], 'node src/bootstrap.mjs', word)
+  }
+)
+
 t.test('DEP-09 `npm run dev` watches, and every needed Node is the same one', async t => {
   t.match(scripts.dev, /--watch/)
   const [, major = '', minor = ''] = /^>=(\d+)\.(\d+)$/.exec(engines.node) ?? []

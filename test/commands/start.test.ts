@@ -127,7 +127,7 @@ t.test('a start that fails leaves nothing open: the process ends, with or withou
 t.test('a file that is not there, or not right, is a sentence and exit code 1', async t => {
   const missing = start(t, process.execPath, [MAIN, '-c', 'no-such-file.yaml'])
   t.equal(await missing.exit, 1)
-  t.equal(missing.output(), 'no-such-file.yaml  no such file\n1 problem\n')
+  t.equal(missing.output(), `no-such-file.yaml  no such file in ${process.cwd()}\n1 problem\n`)
   const { file } = await configuration(t, { routes: [{ path: '/x', servcie: 'y' }] })
   const wrong = start(t, process.execPath, [MAIN, '-c', file])
   t.equal(await wrong.exit, 1)

@@ -101,7 +101,11 @@ class Reading {
     } catch (error) {
       const { code = '', syscall } = error as NodeJS.ErrnoException
       if (syscall === undefined) throw error
-      this.#report(full, from, { ENOENT: 'no such file', EACCES: 'not readable by this user' }[code] ?? code)
+      this.#report(
+        full,
+        from,
+        { ENOENT: `no such file in ${dirname(full)}`, EACCES: 'not readable by this user' }[code] ?? code
+      )
     }
   }
 

@@ -166,7 +166,7 @@ t.test('H-120 files that cannot be read are named, all of them', async t => {
   const files = ['nobody.yaml', 'empty', 'round', 'secret.yaml'].map(name => join(folder, name))
   const problems = await problemsIn(loadConfiguration({ files, env: {}, overrides: [] }))
   const expected = [
-    ['nobody.yaml', 'no such file'],
+    ['nobody.yaml', `no such file in ${folder}`],
     ['empty', 'holds no .yaml, .yml or .json file'],
     ['round', 'ELOOP']
   ]
