@@ -1,6 +1,7 @@
 import type { Command } from '../cli.ts'
 import { reservedPatterns } from '../config/normalise.ts'
-import { loadConfiguration } from '../gateway.ts'
+import { type Loaded, loadConfiguration, withGeneration } from '../gateway.ts'
+import { covers, parsePattern } from '../routing/pattern.ts'
 import { compareRoutes } from '../routing/table.ts'
 import { describeRoute } from './describe.ts'
 import { sourcesOf } from './quickstart.ts'
@@ -8,9 +9,11 @@ import { sourcesOf } from './quickstart.ts'
 const routes: Command = {
   summary: 'Lists routes in the order in which they are asked',
   async run(invocation) {
-    const { snapshot } = await loadConfiguration(sourcesOf(invocation))
+    const loaded = await loadConfiguration(sourcesOf(invocation))
+    const { snapshot } = loaded
     const sorted = [...snapshot.routes].sort(compareRoutes)
-    const own = reservedPatterns(snapshot.paths).map(([, path]) => path)
+    const reserved = reservedPatterns(snapshot.paths).map(([, path]) => path)
+    const own = [...reserved, ...(await pluginPaths(loaded, reserved))]
     if (invocation.json) {
       const list = sorted.map(route => ({
         id: route.id,
@@ -44,6 +47,18 @@ const routes: Command = {
       )
     return 0
   }
+}
+
+/** Endpoints that plugins add, which are nowhere in the configuration. */
+function pluginPaths(loaded: Loaded, reserved: readonly string[]): Promise<string[]> {
+  const patterns = reserved.map(parsePattern)
+  return withGeneration(loaded, ({ table }) =>
+    table.routes.flatMap(found => {
+      const { pattern } = found
+      if (!('own' in found) || pattern === undefined || patterns.some(outer => covers(outer, pattern))) return []
+      return [pattern.source]
+    })
+  )
 }
 
 export default routes

@@ -281,6 +281,8 @@ t.test('explain says what the gateway does', async t => {
     ['POST /greeting', [], 405, /^405 method_not_allowed: only GET, HEAD$/],
     ['GET /health/nothing', [], 404, /^404 not_found: no route matches$/]
   ]
+  const listed = spawnSync(process.execPath, [MAIN, 'routes', '-c', file, '--set', `identity.jwt.secret=${SECRET}`])
+  t.match(listed.stdout.toString(), /^ *any +\/greeting +\(gateway\) +always first$/m)
   for (const [start, fields, status, verdict] of requests) {
     const head = [`${start} HTTP/1.1`, `Host: localhost:${port}`, 'Connection: close', ...fields]
     const answer = await raw(port, `${head.join('\r\n')}\r\n\r\n`)
