@@ -177,6 +177,7 @@ export class Gateway implements Control {
       this.#seen = seen
       if (loaded.snapshot.version === this.snapshot.version && this.#changedPlugins(loaded).length === 0) {
         this.#error = undefined
+        runtime.log.info(`configuration ${shortVersion(this.snapshot)} has been read again: nothing has changed`)
         return { version: loaded.snapshot.version, changed: false }
       }
       await this.#apply(loaded)

@@ -225,6 +225,8 @@ t.test('CFG-06 H-118 SIGHUP reads the configuration again', async t => {
   child.kill('SIGHUP')
   while (!output().includes('+ route /new')) await new Promise(resolve => setTimeout(resolve, 5))
   t.equal((await call(port, '/new', { token: token() })).status, 200)
+  child.kill('SIGHUP')
+  while (!output().includes('nothing has changed')) await new Promise(resolve => setTimeout(resolve, 5))
 })
 
 t.test('C-02 demonstration secrets are random per run, and refused in production', async t => {
