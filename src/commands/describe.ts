@@ -1,6 +1,9 @@
 import type { RouteConfig, Snapshot } from '../config/snapshot.ts'
 import { limitsOf, type RateSettings } from '../limits/settings.ts'
 
+/** Concerns of which more is said than the name. */
+const SAID = new Set(['authentication', 'required_roles', 'permissions', 'rate_limit'])
+
 /** A route's concerns in a few words: `JWT · 60/min · retry`. */
 export function describeRoute(route: RouteConfig, snapshot: Snapshot): string {
   const { concerns } = route
@@ -16,8 +19,7 @@ export function describeRoute(route: RouteConfig, snapshot: Snapshot): string {
     words.push('limits by role or tier')
   if (route.retry.attempts > 0) words.push('retry')
   if (route.websocket) words.push('WebSocket')
-  for (const name of ['cors', 'ip_filter', 'body_limit'])
-    if (concerns[name] !== undefined) words.push(name.replace('_', ' '))
+  for (const name of Object.keys(concerns)) if (!SAID.has(name)) words.push(name.replaceAll('_', ' '))
   return words.join(' · ')
 }
 

@@ -6,6 +6,7 @@ import { parse } from 'yaml'
 import { explainRequest } from '../../src/commands/explain.ts'
 import { loadConfiguration } from '../../src/gateway.ts'
 import { load, ROOT } from '../support/config.ts'
+import { temporaryFolder } from '../support/folder.ts'
 import { startGateway } from '../support/gateway.ts'
 import { raw } from '../support/raw.ts'
 import { token } from '../support/tokens.ts'
@@ -59,6 +60,10 @@ function sallyport(t: Test, args: readonly string[], { config = CONFIG, env = {}
 const FILE = ['-c', 'gateway.yaml']
 const WRONG = CONFIG.replace('service: orders, methods', 'servce: orders, methods').replace('7s', '7 sec')
 
+const STAMP = `import { definePolicy, Type } from 'sallyport'
+export default definePolicy({ name: 'stamp', schema: Type.Object({}), compile: () => undefined })
+`
+
 t.test('CFG-08 check: good is a line and 0; wrong is all problems with their places, and 1', async t => {
   const good = sallyport(t, ['check', ...FILE])
   t.equal(good.status, 0)
@@ -97,6 +102,17 @@ t.test('C-02 check --prod asks for what production asks for', async t => {
   const refused = sallyport(t, ['check', ...FILE, '--prod'], { config: weak })
   t.equal(refused.status, 1)
   t.match(refused.stderr, /identity\.api_keys\[0\]\.key {2}is too short or too well known for production/)
+})
+
+t.test('routes: every concern of a route is named, plugins too', async t => {
+  const file = join(temporaryFolder(t), 'stamp.ts')
+  writeFileSync(file, STAMP)
+  const config = `services: { s: { url: "http://s" } }
+routes: [{ path: /x, service: s, security_headers: {}, body_limit: 1kb, plugins: { stamp: {} } }]
+plugins: [{ use: ${JSON.stringify(file)} }]
+`
+  const { stdout, stderr } = sallyport(t, ['routes', ...FILE], { config })
+  t.match(stdout, /JWT or key · (?=.*security headers)(?=.*body limit)(?=.*stamp)/, stderr)
 })
 
 t.test('routes: in the order in which they are asked, with file and line', async t => {
