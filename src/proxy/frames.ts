@@ -1,5 +1,8 @@
 import { randomBytes } from 'node:crypto'
 
+/** The most bytes that come before a frame's payload. */
+const LONGEST_HEAD = 14
+
 /**
  * Follows one direction of a WebSocket without looking into it: where does a frame end (RFC 6455 section 5.2)? Only there
  * may a frame of our own be put in. Costs an addition per chunk within a frame.
@@ -24,10 +27,14 @@ export class FrameFollower {
         const step = Math.min(this.#left, chunk.length - at)
         this.#left -= step
         at += step
+      } else if (this.#head.length === 0 && chunk.length - at >= LONGEST_HEAD) {
+        this.#left = payloadLength(chunk, at)
+        at += headLength(chunk[at + 1] as number)
       } else {
+        // A head that may come in pieces.
         this.#head.push(chunk[at++] as number)
-        if (this.#head.length < headLength(this.#head)) continue
-        this.#left = payloadLength(this.#head)
+        if (this.#head.length < 2 || this.#head.length < headLength(this.#head[1] as number)) continue
+        this.#left = payloadLength(this.#head, 0)
         this.#head.length = 0
       }
       if (this.#left === 0 && this.#head.length === 0) whole = at
@@ -36,18 +43,20 @@ export class FrameFollower {
   }
 }
 
-function headLength(head: readonly number[]): number {
-  if (head.length < 2) return 2
-  const second = head[1] as number
+/** @param second the head's second byte */
+function headLength(second: number): number {
   const length = second & 0x7f
   return 2 + (length === 126 ? 2 : length === 127 ? 8 : 0) + (second & 0x80 ? 4 : 0)
 }
 
-function payloadLength(head: readonly number[]): number {
-  const length = (head[1] as number) & 0x7f
+/** @param at where the head begins */
+function payloadLength(bytes: ArrayLike<number>, at: number): number {
+  const length = (bytes[at + 1] as number) & 0x7f
   if (length < 126) return length
-  const bytes = head.slice(2, length === 126 ? 4 : 10)
-  return bytes.reduce((total, byte) => total * 256 + byte, 0)
+  const end = at + (length === 126 ? 4 : 10)
+  let total = 0
+  for (let i = at + 2; i < end; i++) total = total * 256 + (bytes[i] as number)
+  return total
 }
 
 /** A close frame. @param masked as a client has to send it. */
