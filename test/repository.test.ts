@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { ROOT } from './support/config.ts'
+import { freePort } from './support/free-port.ts'
 import { startGateway } from './support/gateway.ts'
-import { freePort } from './support/upstream.ts'
 
 const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
 const { scripts, engines } = JSON.parse(read('package.json'))

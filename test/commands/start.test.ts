@@ -5,10 +5,11 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import t, { type Test } from 'tap'
 import { stringify } from 'yaml'
+import { freePort } from '../support/free-port.ts'
 import { call } from '../support/gateway.ts'
 import { SECRET, token } from '../support/tokens.ts'
 import { until } from '../support/until.ts'
-import { freePort, startUpstream } from '../support/upstream.ts'
+import { startUpstream } from '../support/upstream.ts'
 
 const ROOT = join(import.meta.dirname, '..', '..')
 const MAIN = join(ROOT, 'src', 'main.ts')

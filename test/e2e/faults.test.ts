@@ -1,9 +1,10 @@
 import http, { type IncomingHttpHeaders } from 'node:http'
 import t from 'tap'
 import { startFaultProxy } from '../support/fault-proxy.ts'
+import { freePort } from '../support/free-port.ts'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
 import { until } from '../support/until.ts'
-import { freePort, startRawUpstream, startService, startUpstream } from '../support/upstream.ts'
+import { startRawUpstream, startService, startUpstream } from '../support/upstream.ts'
 
 const open = { authentication: 'none' }
 const route = (url: string, more: object = {}) => ({

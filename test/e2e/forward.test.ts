@@ -4,10 +4,11 @@ import { join } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
 import { SEEDS } from '../support/config.ts'
+import { freePort } from '../support/free-port.ts'
 import { startGateway } from '../support/gateway.ts'
 import { raw } from '../support/raw.ts'
 import { token } from '../support/tokens.ts'
-import { freePort, startRawUpstream, startService, startUpstream } from '../support/upstream.ts'
+import { startRawUpstream, startService, startUpstream } from '../support/upstream.ts'
 
 const open = { authentication: 'none' }
 

@@ -1,9 +1,10 @@
 import t, { type Test } from 'tap'
 import { FakeClock } from '../support/clock.ts'
 import { startFaultProxy } from '../support/fault-proxy.ts'
+import { freePort } from '../support/free-port.ts'
 import { type GatewayOptions, startGateway } from '../support/gateway.ts'
 import { until } from '../support/until.ts'
-import { freePort, startRawUpstream, startService, startUpstream } from '../support/upstream.ts'
+import { startRawUpstream, startService, startUpstream } from '../support/upstream.ts'
 
 /** A gateway before `urls`, whose pauses between two tries last no time at all. */
 function gateway(t: Test, urls: string[], more: object = {}, options: GatewayOptions = {}) {

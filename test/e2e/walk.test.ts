@@ -1,7 +1,8 @@
 import t from 'tap'
+import { freePort } from '../support/free-port.ts'
 import { startGateway } from '../support/gateway.ts'
 import { token } from '../support/tokens.ts'
-import { freePort, startUpstream } from '../support/upstream.ts'
+import { startUpstream } from '../support/upstream.ts'
 
 t.test('RTE-16 RTE-17 a request goes to its service and the answer comes back as it is', async t => {
   const upstream = await startUpstream(t)

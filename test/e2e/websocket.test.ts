@@ -6,11 +6,11 @@ import t, { type Test } from 'tap'
 import { closeFrame, FrameFollower } from '../../src/proxy/frames.ts'
 import { startBlackhole } from '../support/blackhole.ts'
 import { FakeClock } from '../support/clock.ts'
+import { freePort } from '../support/free-port.ts'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
 import { raw } from '../support/raw.ts'
 import { token } from '../support/tokens.ts'
 import { until } from '../support/until.ts'
-import { freePort } from '../support/upstream.ts'
 
 /** One end of a WebSocket, seen as bytes, with the frames in them. */
 interface End {

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { FakeClock } from '../support/clock.ts'
+import { freePort } from '../support/free-port.ts'
 import { startGateway } from '../support/gateway.ts'
 import { token } from '../support/tokens.ts'
 import { startUpstream } from '../support/upstream.ts'
@@ -142,7 +143,6 @@ t.test('ERR-01 a body that does not validate is refused with the fields to blame
 
 t.test('H-122 with a listener of its own, administration is there and nowhere else, and no route is', async t => {
   const upstream = await startUpstream(t)
-  const { freePort } = await import('../support/upstream.ts')
   const port = await freePort()
   const { call } = await startGateway(t, {
     admin: { listen: `127.0.0.1:${port}` },
@@ -163,7 +163,6 @@ t.test('H-122 with a listener of its own, administration is there and nowhere el
 t.test(
   'H-122 a listener of its own comes and goes with the process, never with a change of the configuration',
   async t => {
-    const { freePort } = await import('../support/upstream.ts')
     const { call: callAt } = await import('../support/gateway.ts')
     const upstream = await startUpstream(t)
     const port = await freePort()

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import net, { type AddressInfo } from 'node:net'
+import net from 'node:net'
+import { freePort } from './free-port.ts'
 
 /** Where a redis-server is; from Debian if there is none and this is root; undefined when there is no way. */
 export function findRedisServer(): string | undefined {
@@ -58,12 +59,4 @@ function answers(port: number): Promise<boolean> {
     })
     socket.on('error', () => resolve(false))
   })
-}
-
-async function freePort(): Promise<number> {
-  const server = net.createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise(resolve => server.close(resolve))
-  return port
 }

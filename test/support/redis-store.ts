@@ -7,8 +7,8 @@ import type { Clock } from '../../src/runtime/clock.ts'
 import { systemClock } from '../../src/runtime/clock.ts'
 import { RedisStore } from '../../src/store/redis.ts'
 import type { StoreTerms } from '../../src/store/store.ts'
+import { freePort } from './free-port.ts'
 import { startRedisServer } from './redis-server.ts'
-import { freePort } from './upstream.ts'
 
 /** Why the tests that need a Redis are skipped, for tap; false when there is one. */
 export const noRedis =

@@ -112,15 +112,6 @@ export async function startRawUpstream(
   return { url: `http://127.0.0.1:${port}`, port, connections: () => connections }
 }
 
-/** A port at which nobody listens. */
-export async function freePort(): Promise<number> {
-  const server = net.createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise(resolve => server.close(resolve))
-  return port
-}
-
 /** A service whose `handler` sees each request when its head is there, and does with it what it likes. */
 export async function startService(
   t: Test,

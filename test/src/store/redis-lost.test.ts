@@ -5,10 +5,10 @@ import type { RedisStore } from '../../../src/store/redis.ts'
 import { limitRequest, type StoreTerms } from '../../../src/store/store.ts'
 import { makeLimit } from '../../contracts/store.ts'
 import { makeCertificate, writeCertificate } from '../../support/certificates.ts'
+import { freePort } from '../../support/free-port.ts'
 import { captureLog } from '../../support/gateway.ts'
 import { connectStore, noRedisServer, ownRedis, ownTerms } from '../../support/redis-store.ts'
 import { until } from '../../support/until.ts'
-import { freePort } from '../../support/upstream.ts'
 
 const request = limitRequest(makeLimit('sliding_window', 10, 60_000), 'user:alice', 'user')
 
