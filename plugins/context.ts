@@ -1,5 +1,6 @@
 import fp from 'fastify-plugin'
 import { exchangeOf } from '../src/proxy/exchange.ts'
+import { setFields } from '../src/proxy/headers.ts'
 import { parametersOf } from '../src/routing/pattern.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import { RequestLog } from '../src/telemetry/request-log.ts'
@@ -36,11 +37,3 @@ export default fp<{ runtime: Runtime }>(
   },
   { name: 'context' }
 )
-
-interface HeaderPort {
-  header(name: string, value: string): unknown
-}
-
-function setFields(reply: HeaderPort, fields: readonly string[]): void {
-  for (let i = 0; i < fields.length; i += 2) reply.header(fields[i] as string, fields[i + 1] as string)
-}

@@ -1,5 +1,5 @@
 import { definePolicy, OptionError } from '../src/policy.ts'
-import { HeaderBlock, OWNS } from '../src/proxy/headers.ts'
+import { HeaderBlock, OWNS, setFields } from '../src/proxy/headers.ts'
 import { duration, Type } from '../src/schema.ts'
 
 /** A method or the name of a header field (RFC 9110 section 5.6.2). */
@@ -65,7 +65,7 @@ export default definePolicy({
         exchange.owns |= OWNS.CORS
         exchange.blocks.push(any ? anyOrigin : (byOrigin.get(exchange.origin) ?? noOrigin))
         if (!exchange.isPreflight) return done()
-        for (let i = 0; i < preflight.length; i += 2) reply.header(preflight[i] as string, preflight[i + 1] as string)
+        setFields(reply, preflight)
         if (options.allowed_headers === undefined) {
           // Fastify's replies hold a field once; the forwarder's blocks come as lines of their own, which means the same.
           exchange.fields.push(

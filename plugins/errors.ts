@@ -7,6 +7,7 @@ import { challenge } from '../src/identity/trouble.ts'
 import { definePolicy } from '../src/policy.ts'
 import { COLLECT_BYTES } from '../src/proxy/body.ts'
 import type { Exchange } from '../src/proxy/exchange.ts'
+import { setFields } from '../src/proxy/headers.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import { oneOf, Type } from '../src/schema.ts'
 
@@ -66,10 +67,6 @@ function isSoonRead({ chunked, contentLength, expectContinue }: Exchange): boole
 
 /** What answers of a status carry if the refusal does not say better (RFC 9110 sections 15.5.2 and 15.6.4). */
 const MUST_HAVE: Readonly<Record<number, readonly string[]>> = { 401: challenge(), 503: ['retry-after', '1'] }
-
-function setFields(reply: FastifyReply, fields: readonly string[] = []): void {
-  for (let i = 0; i < fields.length; i += 2) reply.header(fields[i] as string, fields[i + 1] as string)
-}
 
 /** Fastify's own errors, and bugs, as entries of the catalogue: what an exception says is for the log (C-30). */
 function toGatewayError(thrown: unknown): GatewayError {

@@ -1,10 +1,11 @@
 import { refuse } from '../src/errors.ts'
 import { capacityOf, type Limit } from '../src/limits/limit.ts'
-import { AddressPlan, LimitPlan, type OwnLimit } from '../src/limits/plan.ts'
+import { addressPlanOf, LimitPlan, type OwnLimit } from '../src/limits/plan.ts'
 import { type HeaderStyle, limitsOf, RATE, type RateLimitsSettings } from '../src/limits/settings.ts'
 import { definePolicy } from '../src/policy.ts'
 import type { Exchange } from '../src/proxy/exchange.ts'
 import { OWNS } from '../src/proxy/headers.ts'
+import { oncePer } from '../src/runtime/once-per.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import { oneOf, Type } from '../src/schema.ts'
 import type { Decision } from '../src/store/store.ts'
@@ -72,7 +73,7 @@ export const preLimit = definePolicy({
   defaultOptions: ({ rateLimits }) => (rateLimits.ip === undefined ? undefined : {}),
   compile(_options, { snapshot, runtime }) {
     const terms = snapshot.rateLimits
-    const plan = AddressPlan.of(terms)
+    const plan = addressPlanOf(terms)
     const manner: Manner = { style: headerStyle(terms), slowDownMs: 0 }
     const { store } = runtime
     return {
@@ -155,19 +156,12 @@ function describe(decision: Decision, tightest: Limit, exchange: Exchange, style
     )
 }
 
-const policies = new WeakMap<Limit, string>()
-
 /** `60;w=60`, with the burst of a bucket behind it; the same string for as long as the limit is. */
-function policyOf(limit: Limit): string {
-  let policy = policies.get(limit)
-  if (policy === undefined) {
-    const requests = Math.max(1, Math.round(limit.limit))
-    const seconds = Math.max(1, Math.round((limit.windowMs * Math.max(1, 1 / limit.limit)) / 1000))
-    policy = `${requests};w=${seconds}${limit.algorithm === 'token_bucket' ? `;burst=${limit.burst}` : ''}`
-    policies.set(limit, policy)
-  }
-  return policy
-}
+const policyOf = oncePer(({ algorithm, limit, windowMs, burst }: Limit): string => {
+  const requests = Math.max(1, Math.round(limit))
+  const seconds = Math.max(1, Math.round((windowMs * Math.max(1, 1 / limit)) / 1000))
+  return `${requests};w=${seconds}${algorithm === 'token_bucket' ? `;burst=${burst}` : ''}`
+})
 
 function inWords(windowMs: number): string {
   return { 1000: 'second', 60000: 'minute', 3600000: 'hour', 86400000: 'day' }[windowMs] ?? `${windowMs / 1000} s`

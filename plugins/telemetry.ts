@@ -42,7 +42,7 @@ function ownEndpoint({ exchange, routeOptions }: FastifyRequest): string {
   return exchange.refusal === undefined ? (routeOptions.config.url ?? UNKNOWN) : UNKNOWN
 }
 
-function measure({ clock, metrics }: Runtime): (exchange: Exchange) => void {
+function measure({ clock }: Runtime): (exchange: Exchange) => void {
   return exchange => {
     exchange.durationMs = clock.monotonic() - exchange.startedAt
     const { series, route, response } = exchange
@@ -51,7 +51,7 @@ function measure({ clock, metrics }: Runtime): (exchange: Exchange) => void {
       series.observe(statusOf(exchange), exchange.durationMs / 1000)
     }
     if (route !== undefined && exchange.upstreamMs >= 0)
-      metrics.service(route.service.name).answered(response.statusCode, exchange.upstreamMs / 1000)
+      route.serviceMetrics.answered(response.statusCode, exchange.upstreamMs / 1000)
   }
 }
 

@@ -10,7 +10,7 @@ import { type Tunnel, tunnel } from '../src/proxy/tunnel.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import { Stretches } from '../src/runtime/stretches.ts'
 import { quote } from '../src/telemetry/access-log.ts'
-import type { Endpoint } from '../src/telemetry/metrics.ts'
+import type { RequestMetrics } from '../src/telemetry/metrics.ts'
 import { Service, type ServiceConfig } from '../src/upstream/service.ts'
 
 /**
@@ -67,9 +67,7 @@ export async function mountRoutes(
     return service
   }
   const enabled = snapshot.routes.filter(route => route.enabled)
-  const routes = enabled.map((config, i) =>
-    compileRoute(config, `/ ${i}`, serviceOf(config.service), runtime.metrics.endpoint(config.label))
-  )
+  const routes = enabled.map((config, i) => compileRoute(config, `/ ${i}`, serviceOf(config.service), runtime.metrics))
   const stretches = new Stretches(runtime.clock)
   for (let start = 0; start < routes.length; start += GROUP) {
     await app.register(async group => {
@@ -121,7 +119,7 @@ function forwardContext(snapshot: Snapshot, runtime: Runtime, tunnels: Set<Tunne
     revocations,
     tunnels,
     websocketIdleMs,
-    failed: (route, stage) => metrics.service(route.service.name).failed(stage)
+    failed: (route, stage) => route.serviceMetrics.failed(stage)
   }
 }
 
@@ -137,7 +135,7 @@ function acquireService(snapshot: Snapshot, name: string, runtime: Runtime, onLe
   )
 }
 
-function compileRoute(config: RouteConfig, slot: string, service: Service, metrics: Endpoint): Route {
+function compileRoute(config: RouteConfig, slot: string, service: Service, metrics: RequestMetrics): Route {
   const authentication = config.concerns.authentication?.options as
     | { forward_credentials?: boolean }
     | string
@@ -146,7 +144,8 @@ function compileRoute(config: RouteConfig, slot: string, service: Service, metri
     ...config,
     slot,
     service,
-    metrics,
+    metrics: metrics.endpoint(config.label),
+    serviceMetrics: metrics.service(service.name),
     logFields: `,"route":${quote(config.id)},"service":${quote(service.name)}`,
     rewrite: config.rewrite === undefined ? undefined : compileRewrite(config.rewrite, config),
     answersPreflights: config.concerns.cors !== undefined,

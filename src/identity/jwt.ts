@@ -28,7 +28,6 @@ interface Verified extends Validity {
   readonly consumer: Consumer
   readonly issuer: Issuer
   readonly keyVersion: number
-  readonly revocationKey: string
 }
 
 /** Verifies tokens, and remembers those that it has verified. */
@@ -86,9 +85,9 @@ export class TokenVerifier {
     const validity = readTimes(payload, issuer.clockSkewMs)
     checkAudience(payload.aud, issuer.audience)
     const { expiresAt } = validity
-    const key = revocationKey(token, payload)
-    const consumer = consumerOf(payload, this.#claims, issuer.issuer, { expiresAt, revocationKey: key })
-    const verified = { ...validity, consumer, issuer, keyVersion: keys.version, revocationKey: key }
+    const credential = { expiresAt, revocationKey: revocationKey(token, payload) }
+    const consumer = consumerOf(payload, this.#claims, issuer.issuer, credential)
+    const verified = { ...validity, consumer, issuer, keyVersion: keys.version }
     const admitted = this.#admit(verified)
     this.#verified.set(token, verified)
     return admitted
@@ -102,7 +101,7 @@ export class TokenVerifier {
     const now = this.#clock.now()
     if (now >= token.expiresAt) throw untrusted('expired')
     if (now < token.notBefore) throw untrusted('not_yet_valid')
-    const revoked = this.#revocations.isRevoked(token.revocationKey)
+    const revoked = this.#revocations.isRevoked(token.consumer.revocationKey as string)
     if (typeof revoked !== 'boolean') return revoked.then(yes => unlessRevoked(token.consumer, yes))
     return unlessRevoked(token.consumer, revoked)
   }

@@ -1,4 +1,5 @@
 import type { Consumer } from '../identity/consumer.ts'
+import { oncePer } from '../runtime/once-per.ts'
 import { TwoGenerations } from '../runtime/two-generations.ts'
 import { type LimitRequest, limitRequest } from '../store/store.ts'
 import type { Limit } from './limit.ts'
@@ -53,18 +54,9 @@ class Strangers {
     }
     return kind
   }
-
-  static #of = new WeakMap<RateLimitsSettings, Strangers>()
-
-  static of(settings: RateLimitsSettings): Strangers {
-    let strangers = Strangers.#of.get(settings)
-    if (strangers === undefined) {
-      strangers = new Strangers()
-      Strangers.#of.set(settings, strangers)
-    }
-    return strangers
-  }
 }
+
+const strangersOf = oncePer((_settings: RateLimitsSettings) => new Strangers())
 
 /**
  * All limits of a route, for any caller (RLM-02): global, service, endpoint, the caller's own by client, tier or role, and
@@ -96,7 +88,7 @@ export class LimitPlan {
             )
           ])
     ]
-    const strangers = Strangers.of(settings)
+    const strangers = strangersOf(settings)
     this.#strangers = strangers.plans
     this.#kind = strangers.kindOf([this.#shared, own])
   }
@@ -181,13 +173,12 @@ export class LimitPlan {
     const ofRole = (role: string) => (Object.hasOwn(roles, role) ? roles[role] : undefined)
     const first = named(clients, id === '' ? undefined : id) ?? named(clients, tier) ?? named(user_tiers, tier)
     if (first !== undefined) return this.#limits(first)
-    if (consumer === undefined)
-      return this.#limits([guest, ofRole('guest'), fallback].find(entry => entry !== undefined))
+    if (consumer === undefined) return this.#limits(firstOf(guest, ofRole('guest'), fallback))
     const byRole = consumer.roles.flatMap(role =>
       [named(clients, role), ofRole(role)].filter(entry => entry !== undefined)
     )
     if (byRole.length > 0) return mostGenerous(byRole.map(entry => this.#limits(entry)))
-    return this.#limits(Object.hasOwn(roles, 'default') ? roles.default : fallback)
+    return this.#limits(firstOf(ofRole('default'), fallback))
   }
 
   #limits(settings: RateSettings | number | null | undefined): readonly Limit[] | null | undefined {
@@ -208,23 +199,16 @@ export class LimitPlan {
 }
 
 /** The limits of `rate_limits.ip`, the same for every address and on every route. */
-export class AddressPlan {
+export const addressPlanOf = oncePer(
+  ({ ip }: RateLimitsSettings) => new AddressPlan(ip === undefined ? [] : limitsOf('ip', ip))
+)
+
+class AddressPlan {
   readonly #limits: readonly Limit[]
   readonly #byAddress = new TwoGenerations<readonly LimitRequest[]>(MOST_STRANGERS)
 
-  private constructor(limits: readonly Limit[]) {
+  constructor(limits: readonly Limit[]) {
     this.#limits = limits
-  }
-
-  static #of = new WeakMap<RateLimitsSettings, AddressPlan>()
-
-  static of(settings: RateLimitsSettings): AddressPlan {
-    let plan = AddressPlan.#of.get(settings)
-    if (plan === undefined) {
-      plan = new AddressPlan(settings.ip === undefined ? [] : limitsOf('ip', settings.ip))
-      AddressPlan.#of.set(settings, plan)
-    }
-    return plan
   }
 
   for(client: string): readonly LimitRequest[] {
@@ -235,6 +219,11 @@ export class AddressPlan {
     }
     return requests
   }
+}
+
+/** The first that says something; null is a limit, too: none. */
+function firstOf<T>(...entries: readonly T[]): T | undefined {
+  return entries.find(entry => entry !== undefined)
 }
 
 function counted(limits: readonly Limit[], subject: string, what: string): LimitRequest[] {

@@ -17,7 +17,7 @@ export function answerFields(exchange: Exchange, status: number, raw: readonly B
 /**
  * Writes the head of a service's answer, with the fields of {@link answerFields}. Node looks at every letter of every field; the
  * policies' constants, half of all, have been looked at when they were compiled, and are put behind what it has made of the
- * others: a twentieth of a request's whole cost.
+ * others.
  * @throws what `writeHead` does, for fields that cannot be written; the head is not written then
  */
 export function writeHead(exchange: Exchange, status: number, raw: readonly Buffer[]): void {

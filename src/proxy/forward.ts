@@ -457,7 +457,7 @@ class Attempt {
   }
 }
 
-/** A body up to this size goes out as one string with its head, in one plain write: a tenth cheaper than two pieces. */
+/** A body up to this size goes out as one string with its head, in one plain write, which is cheaper than two pieces. */
 const ONE_STRING_BYTES = 16_384
 
 function flush(attempt: Attempt): void {

@@ -285,3 +285,11 @@ export class HeaderBlock {
     }
   }
 }
+
+/** Sets `fields`, flat as they are everywhere here, on an answer that Fastify sends. */
+export function setFields(
+  reply: { header(name: string, value: string): unknown },
+  fields: readonly string[] = []
+): void {
+  for (let i = 0; i < fields.length; i += 2) reply.header(fields[i] as string, fields[i + 1] as string)
+}

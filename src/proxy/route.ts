@@ -1,5 +1,5 @@
 import type { RouteMatch } from '../routing/table.ts'
-import type { Endpoint } from '../telemetry/metrics.ts'
+import type { Endpoint, ServiceSeries } from '../telemetry/metrics.ts'
 import type { RetryPolicy } from '../upstream/retry.ts'
 import type { Service } from '../upstream/service.ts'
 import type { Exchange } from './exchange.ts'
@@ -8,8 +8,9 @@ import type { Exchange } from './exchange.ts'
 export interface Route extends RouteMatch {
   /** How the configuration names its path. */
   readonly label: string
-  /** What is counted of it. */
+  /** What is counted of it, and of its service. */
   readonly metrics: Endpoint
+  readonly serviceMetrics: ServiceSeries
   /** The URL under which Fastify knows it; no request target can spell it. */
   readonly slot: string
   readonly service: Service

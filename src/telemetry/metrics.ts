@@ -184,6 +184,15 @@ interface StoreState {
   readonly clockSkewMs: number
 }
 
+function heldIn<V>(map: Map<string, V>, name: string, make: () => V): V {
+  let held = map.get(name)
+  if (held === undefined) {
+    held = make()
+    map.set(name, held)
+  }
+  return held
+}
+
 /** What a configuration may name, and metrics tell apart. */
 export type SeriesKind = 'endpoint' | 'service' | 'plugin'
 
@@ -210,31 +219,17 @@ export class RequestMetrics {
 
   /** The series of an endpoint; the same object every time. @param name the route's pattern, never a path. */
   endpoint(name: string): Endpoint {
-    let endpoint = this.#endpoints.get(name)
-    if (endpoint === undefined) {
-      endpoint = new Endpoint(name)
-      this.#endpoints.set(name, endpoint)
-    }
-    return endpoint
+    return heldIn(this.#endpoints, name, () => new Endpoint(name))
   }
 
+  /** The series of a service; the same object every time. */
   service(name: string): ServiceSeries {
-    let series = this.#services.get(name)
-    if (series === undefined) {
-      series = new ServiceSeries(name)
-      this.#services.set(name, series)
-    }
-    return series
+    return heldIn(this.#services, name, () => new ServiceSeries(name))
   }
 
   /** The time that a third party's plugin takes; the same object every time. */
   plugin(name: string): Histogram {
-    let histogram = this.#plugins.get(name)
-    if (histogram === undefined) {
-      histogram = new Histogram()
-      this.#plugins.set(name, histogram)
-    }
-    return histogram
+    return heldIn(this.#plugins, name, () => new Histogram())
   }
 
   /** Drops what is known of something that is no more; if it comes back it begins at 0, as after a start. */
