@@ -1,6 +1,7 @@
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Snapshot } from '../src/config/snapshot.ts'
+import { isUnreachable } from '../src/database/database-error.ts'
 import { ERROR_FORMATS, type ErrorFormat, formatError, prefersProblem } from '../src/error-formats.ts'
 import { type ErrorCode, GatewayError, refuse } from '../src/errors.ts'
 import { challenge } from '../src/identity/trouble.ts'
@@ -71,6 +72,7 @@ const MUST_HAVE: Readonly<Record<number, readonly string[]>> = { 401: challenge(
 /** Fastify's own errors, and bugs, as entries of the catalogue: what an exception says is for the log (C-30). */
 function toGatewayError(thrown: unknown): GatewayError {
   if (thrown instanceof GatewayError) return thrown
+  if (isUnreachable(thrown)) return refuse('service_unavailable', { reason: 'database', headers: ['retry-after', '1'] })
   const { statusCode = 500, validation, message, code = '' } = (thrown ?? {}) as Partial<FastifyError>
   if (validation !== undefined) {
     const fields = validation.map(({ instancePath, message: text = '', keyword }) => ({

@@ -6,13 +6,13 @@ import { parseToken } from '../src/identity/token-form.ts'
 import { network } from '../src/limits/plan.ts'
 import { compareRoutes } from '../src/routing/table.ts'
 import { Type } from '../src/schema.ts'
-import { administrators, fromStore, guardOwnEndpoints, validatorCompiler } from './guard.ts'
+import { fromStore, guardOwnEndpoints } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
+import { administrators } from './operation.ts'
 
 /** What administrators do while the gateway runs (ADM-08, RTE-05, RLM-14, RLM-15). */
 const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runtime, control }) => {
   await guardOwnEndpoints(app, { snapshot, runtime })
-  app.setValidatorCompiler(validatorCompiler)
 
   app.get('/routes', { ...administrators('Routes in the order in which they are asked') }, async () => ({
     routes: [...snapshot.routes].sort(compareRoutes).map(({ id, label, service, enabled, methods }) => ({
@@ -24,17 +24,12 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
     }))
   }))
 
-  const toggling = administrators('Switches a route on or off until the gateway starts again')
-  const toggle = {
-    ...toggling,
-    schema: {
-      ...toggling.schema,
-      body: Type.Object({
-        id: Type.String({ description: 'Id of the route.' }),
-        enabled: Type.Boolean({ description: 'Whether it is to be there.' })
-      })
-    }
-  }
+  const toggle = administrators('Switches a route on or off until the gateway starts again', {
+    body: Type.Object({
+      id: Type.String({ description: 'Id of the route.' }),
+      enabled: Type.Boolean({ description: 'Whether it is to be there.' })
+    })
+  })
   app.patch<{ Body: { id: string; enabled: boolean } }>('/routes', toggle, async ({ body }) => {
     if (!(await control.setRouteEnabled(body.id, body.enabled)))
       throw refuse('not_found', { details: `There is no route "${body.id}".` })
@@ -73,25 +68,18 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
 
   const { jwt, issuers } = snapshot.identity
   const skewMs = Math.max(jwt.clock_skew, ...issuers.map(issuer => issuer.clock_skew))
-  const revoking = administrators('Takes a token back')
-  const revocation = {
-    ...revoking,
-    schema: {
-      ...revoking.schema,
-      body: Type.Object({
-        token: Type.Optional(Type.String({ description: 'The token itself.', minLength: 1 })),
-        jti: Type.Optional(
-          Type.String({ description: 'Id of the token, for those who do not have it.', minLength: 1 })
-        ),
-        seconds: Type.Optional(
-          Type.Integer({
-            description: 'How long to remember it. Not needed with `token`, which says how long it would be good.',
-            minimum: 1
-          })
-        )
-      })
-    }
-  }
+  const revocation = administrators('Takes a token back', {
+    body: Type.Object({
+      token: Type.Optional(Type.String({ description: 'The token itself.', minLength: 1 })),
+      jti: Type.Optional(Type.String({ description: 'Id of the token, for those who do not have it.', minLength: 1 })),
+      seconds: Type.Optional(
+        Type.Integer({
+          description: 'How long to remember it. Not needed with `token`, which says how long it would be good.',
+          minimum: 1
+        })
+      )
+    })
+  })
   app.post<{ Body: Revocation }>('/revocations', revocation, async ({ body }, reply) => {
     const { key, ttlMs } = readRevocation(body, skewMs, runtime.clock.now())
     await fromStore(runtime.revocations.revoke(key, ttlMs))

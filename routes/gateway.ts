@@ -1,8 +1,9 @@
 import type { FastifyPluginAsync } from 'fastify'
 import { ConfigError } from '../src/config/problem.ts'
 import { refuse } from '../src/errors.ts'
-import { administrators, guardOwnEndpoints } from './guard.ts'
+import { guardOwnEndpoints } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
+import { administrators } from './operation.ts'
 
 /** Operations on the gateway as a whole. For administrators. */
 const gateway: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runtime, control }) => {

@@ -1,44 +1,16 @@
 import rateLimit from '@fastify/rate-limit'
-import type { FastifyInstance } from 'fastify'
-import { Problems } from '../src/config/problem.ts'
-import { settle, validate } from '../src/config/validate.ts'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { AuditEntry } from '../src/database/audit.ts'
 import { refuse } from '../src/errors.ts'
 import type { Limit } from '../src/limits/limit.ts'
 import { network } from '../src/limits/plan.ts'
-import type { PolicyUse } from '../src/policy.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
-import type { TSchema } from '../src/schema.ts'
 import { limitRequest, type StoreTerms, StoreUnreachable } from '../src/store/store.ts'
 import type { OwnRoutesOptions } from './index.ts'
 
 /** Requests that one address may make to the gateway's own operations, per minute. */
 const PER_MINUTE = 120
 const WINDOW_MS = 60_000
-
-/** What an endpoint for administrators asks of its callers. */
-export function administrators(summary: string) {
-  const use = (options: unknown): PolicyUse => ({ options, scope: 'own' })
-  return {
-    schema: { summary, tags: ['Administration'], security: [{ bearer: [] }] },
-    config: { administrative: true, policies: { authentication: use('required'), required_roles: use(['admin']) } }
-  }
-}
-
-/** Holds a body against its schema as the configuration is held against its own, with the same words for what is wrong. */
-export function validatorCompiler({ schema }: { schema: unknown }) {
-  return (data: unknown): { value: unknown } | { error: Error } => {
-    const problems = new Problems(data)
-    validate(schema as TSchema, data, problems)
-    if (!problems.failed) return { value: settle(schema as TSchema, data) }
-    const fields = problems.list.map(({ key, message }) => ({ field: key || 'body', message, type: 'schema' }))
-    return {
-      error: refuse('validation_error', {
-        details: fields.map(({ field, message }) => `${field} ${message}`).join('; '),
-        fields
-      })
-    }
-  }
-}
 
 /** `@fastify/rate-limit` over our store, so that several gateways count together; before credentials are looked at. */
 export async function guardOwnEndpoints(
@@ -54,6 +26,14 @@ export async function guardOwnEndpoints(
   })
   // A hook of this scope comes before those of its routes, and with them before authentication.
   app.addHook('onRequest', app.rateLimit())
+}
+
+/** Who did it, when and from where, for the audit log. */
+export function auditOf(
+  { exchange, consumer }: FastifyRequest,
+  { clock }: Runtime
+): Pick<AuditEntry, 'at' | 'actor' | 'clientIp' | 'requestId'> {
+  return { at: clock.now(), actor: consumer?.key ?? 'anonymous', clientIp: exchange.client, requestId: exchange.id }
 }
 
 /** What the store answers. @throws {GatewayError} 503 while it is out of reach */

@@ -9,6 +9,7 @@ import admin from './admin.ts'
 import gateway from './gateway.ts'
 import health from './health.ts'
 import metrics from './metrics.ts'
+import { validatorCompiler } from './operation.ts'
 
 export interface OwnRoutesOptions {
   readonly snapshot: Snapshot
@@ -25,6 +26,9 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
   // What is not JSON is refused here, rather than left unread as it is on its way to a service.
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('application/json', { parseAs: 'string' }, app.getDefaultJsonParser('error', 'error'))
+  app.setValidatorCompiler(validatorCompiler)
+  // The schemas of answers are documentation: what is to be left out is left out by those who make them.
+  app.setSerializerCompiler(() => answer => JSON.stringify(answer))
 
   if (paths.health !== false) await app.register(health, { ...options, prefix: paths.health })
   await app.register(metrics, options)

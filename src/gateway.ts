@@ -1,3 +1,4 @@
+import type { Logger } from 'pino'
 import type { Concern } from '../plugins/index.ts'
 import { type Control, createGeneration, type Generation } from './app.ts'
 import { changesBetween } from './config/diff.ts'
@@ -5,10 +6,13 @@ import { type ConfigSources, createSnapshot, readDocument } from './config/norma
 import { ConfigError, formatProblem } from './config/problem.ts'
 import type { Snapshot } from './config/snapshot.ts'
 import { type Seen, seenNow, watchFiles } from './config/watch.ts'
+import { type Database, openDatabase } from './database/database.ts'
+import { DatabaseError } from './database/database-error.ts'
 import { refuse } from './errors.ts'
 import { type Concerns, loadConcerns } from './plugins.ts'
 import type { Policy } from './policy.ts'
 import { pluginFailure } from './policy-hooks.ts'
+import { type Clock, systemClock } from './runtime/clock.ts'
 import { Runtime } from './runtime/runtime.ts'
 import type { TObject } from './schema.ts'
 import { GatewayServer } from './server.ts'
@@ -295,6 +299,9 @@ function settingsOfTheProcess({ server, adminListen, storage, logging }: Snapsho
   return {
     server: JSON.stringify(server),
     'admin.listen': adminListen,
+    'storage.database': storage.database,
+    'storage.database_url': storage.database_url,
+    'storage.data_dir': storage.data_dir,
     'storage.redis_url': storage.redis_url,
     'storage.redis_timeout': storage.redis_timeout,
     'logging.format': logging.format
@@ -319,5 +326,24 @@ export function shortVersion({ version }: Snapshot): string {
 
 async function createRuntime(snapshot: Snapshot): Promise<Runtime> {
   const log = await createLog(snapshot.logging)
-  return new Runtime({ log, store: await createStore(snapshot, log.logger) })
+  const [store, database] = await Promise.all([createStore(snapshot, log.logger), databaseOf(snapshot, log.logger)])
+  return new Runtime({ log, store, database })
+}
+
+/**
+ * The database of a configuration, up to date; undefined when it is to have none.
+ * @throws {ConfigError} when it cannot be used, where the configuration names it
+ */
+export async function databaseOf(
+  { storage, document }: Pick<Snapshot, 'storage' | 'document'>,
+  log: Logger,
+  clock: Clock = systemClock
+): Promise<Database | undefined> {
+  if (!storage.database) return undefined
+  try {
+    return await openDatabase(storage, { clock, log })
+  } catch (error) {
+    if (!(error instanceof DatabaseError)) throw error
+    throw ConfigError.at(document, ['storage', storage.database_url ? 'database_url' : 'data_dir'], error.message)
+  }
 }

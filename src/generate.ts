@@ -100,7 +100,12 @@ async function openApi(): Promise<object> {
         version: PACKAGE.version,
         license: { name: 'MIT' }
       },
-      components: { securitySchemes: { bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' } } }
+      components: {
+        securitySchemes: {
+          bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' },
+          api_key: { type: 'apiKey', in: 'header', name: 'X-API-Key' }
+        }
+      }
     }
   })
   await app.register(ownRoutes, { snapshot, runtime, control: NO_CONTROL })

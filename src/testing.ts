@@ -107,7 +107,7 @@ function documentFor(
   const { port } = service.address() as AddressInfo
   return {
     server: { host: '127.0.0.1', port: 0 },
-    storage: { data_dir: join(folder, 'data') },
+    storage: { database: false, data_dir: join(folder, 'data') },
     logging: { level: 'error' },
     defaults: { authentication: 'none' },
     services: { service: { url: `http://127.0.0.1:${port}` } },

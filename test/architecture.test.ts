@@ -16,6 +16,9 @@ const folderOf = (file: string): string => file.split('/')[0] as string
 /** Files of the frame that know nothing of Fastify, so that rooms may read them. */
 const PLAIN = new Set(['src/errors.ts', 'src/schema.ts'])
 
+/** What routes have in common. */
+const SHARED_BY_ROUTES = new Set(['routes/guard.ts', 'routes/operation.ts', 'routes/listing.ts'])
+
 interface Rule {
   readonly name: string
   readonly from: (file: string) => boolean
@@ -44,10 +47,10 @@ const rules: readonly Rule[] = [
     never: inFolder('plugins')
   },
   {
-    name: 'routes never import each other, but for what registers and what guards them',
+    name: 'routes never import each other, but for what registers, guards and describes them',
     from: file => inFolder('routes')(file) && file !== 'routes/index.ts',
     never: (to, { typeOnly }) =>
-      inFolder('routes')(to) && to !== 'routes/guard.ts' && !(typeOnly && to === 'routes/index.ts')
+      inFolder('routes')(to) && !SHARED_BY_ROUTES.has(to) && !(typeOnly && to === 'routes/index.ts')
   },
   {
     name: 'the product never imports tests, measurements or, but for the quickstart’s samples, examples',

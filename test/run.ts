@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { findRedisServer, startRedisServer } from './support/redis-server.ts'
 
 /**
@@ -25,6 +26,7 @@ const TAP_BUILD = join(
 const folder = mkdtempSync(join(tmpdir(), 'sallyport-test-'))
 const counts = { passed: 0, failed: 0, skipped: 0 }
 let redis: ChildProcess | undefined
+let postgres: PostgresServer | undefined
 
 try {
   buildTap()
@@ -60,14 +62,30 @@ try {
       env.TEST_REDIS_URL = started.url
     }
   }
+  if (env.TEST_DATABASE_URL === undefined) {
+    postgres = await startPostgres()
+    if (postgres !== undefined) env.TEST_DATABASE_URL = postgres.url
+  }
   process.exitCode = await runTap(env)
 } finally {
   redis?.kill()
+  await postgres?.remove()
   rmSync(folder, { recursive: true, force: true })
 }
 process.stdout.write(
   `\n${counts.passed} passed, ${counts.failed} failed${counts.skipped === 0 ? '' : `, ${counts.skipped} skipped`}\n`
 )
+
+async function startPostgres(): Promise<PostgresServer | undefined> {
+  try {
+    return await startPostgresServer()
+  } catch (error) {
+    process.stdout.write(
+      `no PostgreSQL to be had here (${error}); tests that need one are skipped. To run them: set TEST_DATABASE_URL\n`
+    )
+    return undefined
+  }
+}
 
 /** tap compiles its plugins into itself; right after an install it still has the one that brings a compiler of its own. */
 function buildTap(): void {

@@ -68,6 +68,7 @@ function command(name: string, place: Place, options: GatewayOptions, policies: 
   const document = {
     server: { host: '127.0.0.1', port },
     storage: {
+      database: false,
       data_dir: join(folder, 'data'),
       ...(options.redisUrl === undefined ? {} : { redis_url: options.redisUrl })
     },

@@ -137,7 +137,7 @@ function configuration(prefixes: number, version: number, port: number, upstream
   const services = Array.from({ length: 50 }, (_, i) => [`s${i}`, { url: `http://127.0.0.1:${upstream}` }])
   return JSON.stringify({
     server: { host: '127.0.0.1', port },
-    storage: { data_dir: join(scratch(), 'data') },
+    storage: { database: false, data_dir: join(scratch(), 'data') },
     logging: { format: 'json' },
     defaults: { cors: { origins: ['https://app.example.com'] }, security_headers: {} },
     services: Object.fromEntries(services),

@@ -16,7 +16,10 @@ export interface Schema {
   readonly required?: readonly string[]
   readonly items?: Schema
   readonly minItems?: number
+  readonly maxItems?: number
   readonly minLength?: number
+  readonly maxLength?: number
+  readonly format?: string
   readonly pattern?: string
   readonly minimum?: number
   readonly exclusiveMinimum?: number
@@ -30,7 +33,7 @@ export interface Schema {
 /** Every keyword that {@link validate} knows; options of a plugin have to do with these. */
 export const KEYWORDS: ReadonlySet<string> = new Set([
   ...['type', 'const', 'enum', 'anyOf', 'properties', 'patternProperties', 'additionalProperties', 'required', 'items'],
-  ...['minItems', 'minLength', 'pattern', 'minimum', 'exclusiveMinimum', 'maximum'],
+  ...['minItems', 'maxItems', 'minLength', 'maxLength', 'pattern', 'format', 'minimum', 'exclusiveMinimum', 'maximum'],
   ...['default', 'description', 'title', 'examples', 'writeOnly', 'deprecated', 'unit']
 ])
 
@@ -92,6 +95,8 @@ function checkObject(schema: Schema, data: Record<string, unknown>, path: Path, 
 function checkList(schema: Schema, data: readonly unknown[], path: Path, problems: Problems): void {
   if (data.length < (schema.minItems ?? 0))
     problems.add(path, `needs at least ${schema.minItems} ${schema.minItems === 1 ? 'entry' : 'entries'}`)
+  if (data.length > (schema.maxItems ?? Number.POSITIVE_INFINITY))
+    problems.add(path, `may have at most ${schema.maxItems} entries`)
   for (const [i, item] of data.entries())
     if (schema.items !== undefined) check(schema.items, item, [...path, i], problems)
 }
@@ -124,7 +129,12 @@ function faultOf(schema: Schema, data: unknown): string | undefined {
     return `must be more than ${exclusiveMinimum}`
   if (typeof data === 'string') {
     if (data.includes(MASK)) return `is a masked value, as "sallyport config" prints it: the secret itself belongs here`
-    if (data.length < (schema.minLength ?? 0)) return 'must not be empty'
+    const { minLength = 0, maxLength = Number.POSITIVE_INFINITY, format = '' } = schema
+    if (data.length < minLength)
+      return minLength === 1 ? 'must not be empty' : `must have at least ${minLength} characters`
+    if (data.length > maxLength) return `may have at most ${maxLength} characters`
+    const [looksRight, example] = FORMATS[format] ?? []
+    if (looksRight?.test(data) === false) return `does not look right: ${example}`
     if (schema.pattern !== undefined && !new RegExp(schema.pattern, 'u').test(data))
       return UNITS[unit] ?? `does not look right: ${EXAMPLES[schema.pattern] ?? `it has to match ${schema.pattern}`}`
   }
@@ -134,6 +144,16 @@ function faultOf(schema: Schema, data: unknown): string | undefined {
     if (schema.maximum !== undefined && data > schema.maximum) return `must be at most ${schema.maximum}`
   }
   return undefined
+}
+
+/** JSON Schema's formats, as far as anybody asks for them, and what to write. */
+const FORMATS: Record<string, readonly [RegExp, string]> = {
+  uuid: [/^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i, 'write a UUID'],
+  email: [/^[^\s@<>"]+@[^\s@<>".]+(?:\.[^\s@<>".]+)*$/, 'write name@example.com'],
+  'date-time': [
+    /^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)$/,
+    'write an RFC 3339 time such as 2030-12-31T00:00:00Z'
+  ]
 }
 
 /** What the patterns of the document mean, for people. */

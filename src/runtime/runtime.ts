@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
+import type { Database } from '../database/database.ts'
 import { Revocations } from '../identity/revocation.ts'
 import { MemoryStore } from '../store/memory.ts'
 import type { Store } from '../store/store.ts'
@@ -30,6 +31,8 @@ export class Runtime {
   /** Whether a person reads the log. */
   readonly pretty: boolean
   readonly store: Store
+  /** Users, keys, services, what happened; undefined with `storage.database: false`, and where nothing is served. */
+  readonly database: Database | undefined
   readonly leases = new Leases()
   readonly deadlines: Deadlines
   readonly metrics: RequestMetrics
@@ -42,13 +45,20 @@ export class Runtime {
   readonly pseudonym: string
   readonly startedAt: number
 
-  constructor(options: { log: Log; clock?: Clock; random?: () => number; store?: Store }) {
+  constructor(options: {
+    log: Log
+    clock?: Clock
+    random?: () => number
+    store?: Store
+    database?: Database | undefined
+  }) {
     this.clock = options.clock ?? systemClock
     this.random = options.random ?? Math.random
     this.log = options.log.logger
     this.sink = options.log.sink
     this.pretty = options.log.pretty
     this.store = options.store ?? new MemoryStore(this.clock)
+    this.database = options.database
     this.deadlines = new Deadlines(this.clock)
     this.metrics = new RequestMetrics(this.store)
     this.revocations = new Revocations(this.store, this.clock)
@@ -56,12 +66,14 @@ export class Runtime {
     this.node = randomBytes(4).toString('hex')
     this.pseudonym = `1.1 sallyport-${this.node}`
     this.startedAt = this.clock.now()
-    const { store } = this
+    const { store, database } = this
     if (store.kind !== 'memory') this.dependencies.add({ name: store.kind, check: () => store.check() })
+    if (database !== undefined) this.dependencies.add({ name: 'database', check: () => database.check() })
   }
 
   async close(): Promise<void> {
     this.deadlines.stop()
     await this.store.close()
+    await this.database?.close()
   }
 }

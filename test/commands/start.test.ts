@@ -47,7 +47,7 @@ async function configuration(t: Test, document: object): Promise<{ file: string;
   const file = join(folder, 'gateway.yaml')
   const base = {
     server: { host: '127.0.0.1', port },
-    storage: { data_dir: join(folder, 'data') },
+    storage: { database: false, data_dir: join(folder, 'data') },
     identity: { jwt: { secret: SECRET } }
   }
   writeFileSync(file, stringify({ ...base, ...document }))

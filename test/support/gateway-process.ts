@@ -29,7 +29,7 @@ export function writeConfiguration(t: Test, document: object): { file: string; c
   const file = join(folder, 'gateway.yaml')
   const base = {
     server: { host: '127.0.0.1', port: 0, timeouts: { drain: '1s' } },
-    storage: { data_dir: join(folder, 'data') },
+    storage: { database: false, data_dir: join(folder, 'data') },
     identity: { jwt: { secret: SECRET } }
   }
   const configure = ({ storage, ...next }: { storage?: object }): void =>

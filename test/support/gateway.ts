@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { pino } from 'pino'
 import type { Test } from 'tap'
 import { stringify } from 'yaml'
-import { Gateway } from '../../src/gateway.ts'
+import { databaseOf, Gateway, loadConfiguration } from '../../src/gateway.ts'
 import type { Clock } from '../../src/runtime/clock.ts'
 import { systemClock } from '../../src/runtime/clock.ts'
 import { Runtime } from '../../src/runtime/runtime.ts'
@@ -51,9 +51,10 @@ export interface GatewayOptions {
   readonly files?: Parameters<Test['testdir']>[0]
 }
 
-/** Settings that every test's gateway starts from: a free port, a known secret, no waiting at the end. */
+/** Settings that every test's gateway starts from: a free port, a known secret, no waiting at the end, nothing kept. */
 const BASE = {
   server: { host: '127.0.0.1', port: 0, timeouts: { drain: '2s' } },
+  storage: { database: false },
   identity: { jwt: { secret: SECRET } }
 }
 
@@ -71,14 +72,18 @@ export async function startGateway(
     writeFileSync(file, typeof next === 'string' ? next : stringify(next))
   configure(document)
   const { log, lines } = captureLog()
+  const data: [string, unknown, string] = ['storage.data_dir', join(folder, 'data'), 'test']
+  const sources = { files: [base, file], env: options.env ?? {}, overrides: [data] }
+  const loaded = await loadConfiguration(sources)
+  const clock = options.clock ?? systemClock
   const runtime = new Runtime({
     log,
-    clock: options.clock ?? systemClock,
+    clock,
+    database: await databaseOf(loaded.snapshot, log.logger, clock),
     ...(options.store === undefined ? {} : { store: options.store }),
     ...(options.random === undefined ? {} : { random: options.random })
   })
-  const data: [string, unknown, string] = ['storage.data_dir', join(folder, 'data'), 'test']
-  const gateway = await Gateway.start({ files: [base, file], env: options.env ?? {}, overrides: [data] }, { runtime })
+  const gateway = await Gateway.start(sources, { runtime, loaded })
   t.teardown(() => gateway.close(500))
   const { port } = gateway
   const line = async (match: Partial<Record<string, unknown>>): Promise<Record<string, unknown>> => {

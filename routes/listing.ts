@@ -1,0 +1,72 @@
+import type { FastifyRequest } from 'fastify'
+import type { TObject, TSchema } from '../src/schema.ts'
+import { Type } from '../src/schema.ts'
+
+/** Most entries of one page. */
+const MOST = 100
+
+/** The query parameters of every list. */
+export const pageQuery = {
+  page: Type.Integer({ description: 'Which page, from 1.', default: 1, minimum: 1 }),
+  per_page: Type.Integer({ description: 'Entries of a page.', default: 20, minimum: 1, maximum: MOST })
+}
+
+export interface Page {
+  readonly page: number
+  readonly per_page: number
+}
+
+/** `limit` and `offset` of a page. */
+export function rangeOf({ page, per_page }: Page): { limit: number; offset: number } {
+  return { limit: per_page, offset: (page - 1) * per_page }
+}
+
+/** Schema of a list of `items` in the envelope of TRF-14. */
+export function listOf(items: TSchema): TObject {
+  const link = Type.Union([Type.String(), Type.Null()])
+  return Type.Object({
+    data: Type.Array(items),
+    meta: Type.Object({
+      version: Type.String(),
+      timestamp: Type.String(),
+      pagination: Type.Object({
+        page: Type.Integer(),
+        per_page: Type.Integer(),
+        total: Type.Integer(),
+        pages: Type.Integer()
+      })
+    }),
+    links: Type.Object({ self: link, next: link, prev: link, first: link, last: link })
+  }) as unknown as TObject
+}
+
+/**
+ * A page of a list in the envelope of TRF-14; links keep the query's filters.
+ * @param version of the API, as `gateway.version` says
+ */
+export function listing(
+  request: Pick<FastifyRequest, 'url'>,
+  { page, per_page }: Page,
+  { data, total }: { data: readonly unknown[]; total: number },
+  { version, now }: { version: string; now: number }
+) {
+  const pages = Math.max(1, Math.ceil(total / per_page))
+  const [path = '', query = ''] = request.url.split('?', 2)
+  const link = (number: number): string => {
+    const parameters = new URLSearchParams(query)
+    parameters.set('page', String(number))
+    parameters.set('per_page', String(per_page))
+    return `${path}?${parameters}`
+  }
+  return {
+    data,
+    meta: { version, timestamp: new Date(now).toISOString(), pagination: { page, per_page, total, pages } },
+    links: {
+      self: link(page),
+      next: page < pages ? link(page + 1) : null,
+      prev: page > 1 ? link(Math.min(page - 1, pages)) : null,
+      first: link(1),
+      last: link(pages)
+    }
+  }
+}

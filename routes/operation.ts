@@ -1,0 +1,95 @@
+import type { FastifySchema } from 'fastify'
+import { Problems } from '../src/config/problem.ts'
+import { settle, validate } from '../src/config/validate.ts'
+import { refuse } from '../src/errors.ts'
+import type { PolicyUse } from '../src/policy.ts'
+import type { TObject, TSchema } from '../src/schema.ts'
+
+/** One operation of the gateway's own API: what it takes, what it answers, who may ask. The OpenAPI document is made of these. */
+export interface Operation {
+  /** In one line, for lists. */
+  readonly summary: string
+  readonly description?: string
+  /** Under which heading it stands. */
+  readonly tag: string
+  /** `anyone`; `optional`: anyone, and who it is matters; `user`: whoever has a credential; or those with one of these roles. */
+  readonly access: 'anyone' | 'optional' | 'user' | readonly string[]
+  /** Belongs to the administration, and to its listener if that has one of its own. */
+  readonly administrative?: boolean
+  readonly params?: TObject
+  readonly query?: TObject
+  readonly headers?: TObject
+  readonly body?: TSchema
+  /** What it answers by status; null for no body. Refusals are added by the document. */
+  readonly answers?: Readonly<Record<number, TSchema | null>>
+}
+
+/** An operation as Fastify's route options: `app.get('/x', operation({ … }), handler)`. */
+export function operation({ summary, description, tag, access, administrative, ...parts }: Operation) {
+  const use = (options: unknown): PolicyUse => ({ options, scope: 'own' })
+  const policies: Record<string, PolicyUse> =
+    access === 'anyone' ? {} : { authentication: use(access === 'optional' ? 'optional' : 'required') }
+  if (typeof access !== 'string') policies.required_roles = use([...access])
+  const response: Record<number, unknown> = {}
+  for (const [status, schema] of Object.entries(parts.answers ?? {}))
+    response[Number(status)] = schema ?? { type: 'null', description: 'No body.' }
+  const schema: FastifySchema & Record<string, unknown> = { summary, tags: [tag], response }
+  if (description !== undefined) schema.description = description
+  if (access !== 'anyone') schema.security = [{ bearer: [] }, { api_key: [] }]
+  if (parts.params !== undefined) schema.params = parts.params
+  if (parts.query !== undefined) schema.querystring = parts.query
+  if (parts.headers !== undefined) schema.headers = parts.headers
+  if (parts.body !== undefined) schema.body = parts.body
+  return { schema, config: { administrative: administrative === true, policies } }
+}
+
+/** What an endpoint for administrators asks of its callers. */
+export function administrators(summary: string, parts: Partial<Operation> = {}) {
+  return operation({ summary, tag: 'Administration', access: ['admin'], administrative: true, ...parts })
+}
+
+/**
+ * Holds what comes in against its schema as the configuration is held against its own, with the same words for what is wrong:
+ * 422 with all of it. Numbers and truths in a query or a path are read as such.
+ */
+export function validatorCompiler({ schema, httpPart = '' }: { schema: unknown; httpPart?: string }) {
+  const wanted = schema as TSchema & { properties?: Record<string, { type?: string }> }
+  const isText = httpPart !== 'body'
+  return (data: unknown): { value: unknown } | { error: Error } => {
+    const value = isText ? readText(wanted.properties ?? {}, data as Record<string, unknown>, httpPart) : data
+    const problems = new Problems(value)
+    validate(wanted, value ?? null, problems)
+    if (!problems.failed) return { value: settle(wanted, value) }
+    const fields = problems.list.map(({ key, message }) => ({ field: key || httpPart, message, type: 'schema' }))
+    return {
+      error: refuse('validation_error', {
+        details: fields.map(({ field, message }) => `${field} ${message}`).join('; '),
+        fields
+      })
+    }
+  }
+}
+
+/** Text as the schema's numbers and truths; of header fields, only those that it names. */
+function readText(
+  properties: Record<string, { type?: string }>,
+  data: Readonly<Record<string, unknown>>,
+  httpPart: string
+): Record<string, unknown> {
+  const out: Record<string, unknown> = {}
+  for (const [key, value] of Object.entries(data)) {
+    if (httpPart === 'headers' && !Object.hasOwn(properties, key)) continue
+    const { type } = properties[key] ?? {}
+    if (typeof value !== 'string') out[key] = value
+    else if (type === 'integer' || type === 'number')
+      out[key] = value.trim() === '' ? value : (asNumber(value) ?? value)
+    else if (type === 'boolean') out[key] = value === 'true' ? true : value === 'false' ? false : value
+    else out[key] = value
+  }
+  return out
+}
+
+function asNumber(text: string): number | undefined {
+  const number = Number(text)
+  return Number.isNaN(number) ? undefined : number
+}

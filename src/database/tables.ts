@@ -1,0 +1,132 @@
+import type { ColumnType, Generated } from 'kysely'
+
+/**
+ * What the database holds. Both dialects give the same shapes: ids are UUIDs as text, times are milliseconds since 1970, flags
+ * are written as booleans and read with `Boolean()`, JSON is written with `JSON.stringify` and read with `JSON.parse`.
+ */
+export interface Tables extends IdentityTables {
+  changes: ChangesTable
+  audit_log: AuditTable
+}
+
+/** A boolean that SQLite gives back as 0 or 1. */
+export type Flag = ColumnType<boolean | 0 | 1, boolean, boolean>
+
+/** A JSON document, as text on both sides. */
+export type Json = string
+
+interface IdentityTables {
+  users: UsersTable
+  roles: RolesTable
+  user_roles: UserRolesTable
+  sessions: SessionsTable
+  api_keys: ApiKeysTable
+}
+
+/** IDN-08. */
+export interface UsersTable {
+  id: string
+  /** As its owner writes it; compared in lower case. */
+  username: string
+  username_key: string
+  email: string
+  email_key: string
+  /** PHC string; null for users who log in elsewhere. */
+  password_hash: string | null
+  first_name: string | null
+  last_name: string | null
+  tier: string | null
+  active: Flag
+  /** Goes up whenever tokens made before must no longer be good: it is the claim `ver` of access tokens. */
+  token_version: ColumnType<number, number | undefined, number>
+  /** When that was last; what is older than any access token lives is no longer remembered. */
+  token_version_at: ColumnType<number, number | undefined, number>
+  /** Whether the password has to be changed before anything else is allowed. */
+  must_change_password: ColumnType<boolean | 0 | 1, boolean | undefined, boolean>
+  created_at: number
+  updated_at: number
+}
+
+/** AZN-02. */
+export interface RolesTable {
+  id: string
+  name: string
+  description: string | null
+  permissions: Json
+  created_at: number
+  updated_at: number
+}
+
+export interface UserRolesTable {
+  id: string
+  user_id: string
+  role_id: string
+  created_at: number
+}
+
+/** One login, from the first token to the last refresh: the family of refresh tokens (RFC 9700 section 4.14). */
+export interface SessionsTable {
+  id: string
+  user_id: string
+  /** SHA-256 of the refresh token that is good now, in hex. */
+  refresh_hash: string
+  /** SHA-256 of the one before: whoever shows it has stolen it, or was robbed. */
+  previous_hash: string | null
+  refreshed_at: number
+  expires_at: number
+  revoked_at: number | null
+  /** `logout`, `reuse`, `password`, `administrator`. */
+  revoked_for: string | null
+  client_ip: string
+  user_agent: string | null
+  created_at: number
+}
+
+/** IDN-25. */
+export interface ApiKeysTable {
+  id: string
+  user_id: string
+  name: string
+  /** What the key begins with, for people. */
+  prefix: string
+  /** SHA-256 of the key, in hex. */
+  hash: string
+  /** SHA-256 of the key that it has replaced, and until when that one is still good. */
+  previous_hash: string | null
+  previous_until: number | null
+  permissions: Json
+  expires_at: number | null
+  last_used_at: number | null
+  created_at: number
+  updated_at: number
+}
+
+/** What has changed, in the order in which it did; every node follows it. */
+export interface ChangesTable {
+  seq: Generated<number>
+  /** `user`, `session`, `api_key`, `role`, `registry`, … */
+  kind: string
+  /** Id of what has changed. */
+  subject: string
+  at: number
+}
+
+/** OBS-33: who did what to whom. Rows are only ever added. */
+export interface AuditTable {
+  seq: Generated<number>
+  id: string
+  at: number
+  /** `user:<id>`, `key:<id>`, `command`, `gateway`; `anonymous` for those who failed to say. */
+  actor: string
+  /** `user.create`, `service.update`, `login`, … */
+  action: string
+  /** `user:<id>`, `service:<name>`, … */
+  target: string
+  /** `allowed`, `denied`, `changed`. */
+  outcome: string
+  before: Json | null
+  after: Json | null
+  details: string | null
+  client_ip: string | null
+  request_id: string | null
+}
