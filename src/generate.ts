@@ -187,16 +187,20 @@ function unnamedErrors(root: string): string[] {
   )
 }
 
+/** Endpoints of ours that no page of docs/ names. */
 function unnamedEndpoints(root: string, openApi: string): string[] {
-  const page = textOf(join(root, 'docs', 'administration.md')) ?? ''
+  const text = pagesOf(root)
+    .filter(page => page.startsWith('docs'))
+    .map(page => readFileSync(join(root, page), 'utf8'))
+    .join('\n')
   const { paths } = JSON.parse(openApi) as { paths: Record<string, Record<string, unknown>> }
   const named = (path: string, method: string): boolean =>
-    page.includes(`\`${method} ${path}\``) || (method === 'GET' && page.includes(`, \`${path}\``))
+    text.includes(`\`${method} ${path}\``) || (method === 'GET' && text.includes(`, \`${path}\``))
   return Object.entries(paths).flatMap(([path, methods]) =>
     Object.keys(methods)
       .map(method => method.toUpperCase())
       .filter(method => !named(path, method))
-      .map(method => `docs/administration.md does not name ${method} ${path}`)
+      .map(method => `No page of docs/ names ${method} ${path}`)
   )
 }
 
