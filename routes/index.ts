@@ -6,6 +6,7 @@ import type { Control } from '../src/app.ts'
 import type { Snapshot } from '../src/config/snapshot.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import admin from './admin.ts'
+import audit from './audit.ts'
 import gateway from './gateway.ts'
 import health from './health.ts'
 import metrics from './metrics.ts'
@@ -19,7 +20,7 @@ export interface OwnRoutesOptions {
 
 /** The gateway's own endpoints, behind the ecosystem's own plugins: here a microsecond more or less is nobody's concern. */
 const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => {
-  const { paths, defaults } = options.snapshot
+  const { paths, defaults, storage } = options.snapshot
   await app.register(helmet)
   const origins = (defaults.cors?.options as { origins: string[] } | undefined)?.origins ?? []
   if (origins.length > 0) await app.register(cors, { origin: origins.includes('*') ? '*' : origins })
@@ -33,7 +34,10 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
   if (paths.health !== false) await app.register(health, { ...options, prefix: paths.health })
   await app.register(metrics, options)
   if (paths.gateway !== false) await app.register(gateway, { ...options, prefix: paths.gateway })
-  if (paths.admin !== false) await app.register(admin, { ...options, prefix: paths.admin })
+  if (paths.admin !== false) {
+    await app.register(admin, { ...options, prefix: paths.admin })
+    if (storage.database) await app.register(audit, { ...options, prefix: paths.admin })
+  }
 }
 
 export default ownRoutes

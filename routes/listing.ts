@@ -1,4 +1,5 @@
 import type { FastifyRequest } from 'fastify'
+import { refuse } from '../src/errors.ts'
 import type { TObject, TSchema } from '../src/schema.ts'
 import { Type } from '../src/schema.ts'
 
@@ -14,6 +15,44 @@ export const pageQuery = {
 export interface Page {
   readonly page: number
   readonly per_page: number
+}
+
+const time = (description: string) => Type.Optional(Type.String({ description, format: 'date-time' }))
+
+/** The query parameters of whatever is about a stretch of time. */
+export const timeQuery = {
+  from: time('From when on, RFC 3339.'),
+  to: time('Until when, RFC 3339; what is at that very time is not included.')
+}
+
+/** A word to filter by, as it stands in the answers. */
+export const filterWord = (description: string) =>
+  Type.Optional(Type.String({ description, minLength: 1, maxLength: 256, pattern: '^\\P{Cc}*$' }))
+
+/** The times of {@link timeQuery} in milliseconds since 1970. @throws {GatewayError} 422 for what is no time, or goes backwards */
+export function readTimes({ from, to }: { from?: string | undefined; to?: string | undefined }): {
+  from: number | undefined
+  to: number | undefined
+} {
+  const times = { from: readTime('from', from), to: readTime('to', to) }
+  if (times.from !== undefined && times.to !== undefined && times.from >= times.to)
+    throw invalid('to', 'must be later than "from"')
+  return times
+}
+
+function readTime(field: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined
+  const time = Date.parse(text)
+  if (Number.isNaN(time)) throw invalid(field, `${JSON.stringify(text)} is no day that there is`)
+  return time
+}
+
+/** The refusal of a query parameter. */
+export function invalid(field: string, message: string): Error {
+  return refuse('validation_error', {
+    details: `${field} ${message}`,
+    fields: [{ field, message, type: 'schema' }]
+  })
 }
 
 /** `limit` and `offset` of a page. */

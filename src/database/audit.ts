@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import type { Kysely, Transaction } from 'kysely'
-import type { Tables } from './tables.ts'
+import type { Kysely, Selectable, Transaction } from 'kysely'
+import type { AuditTable, Tables } from './tables.ts'
 
 /** Something that somebody did, or tried to. */
 export interface AuditEntry {
@@ -42,4 +42,32 @@ export async function writeAudit(
       }))
     )
     .execute()
+}
+
+/** Which entries are asked for; `from` is included, `to` is not, both in milliseconds since 1970. */
+export interface AuditFilter {
+  readonly actor?: string | undefined
+  readonly action?: string | undefined
+  readonly target?: string | undefined
+  readonly outcome?: string | undefined
+  readonly from?: number | undefined
+  readonly to?: number | undefined
+}
+
+/** Entries of the audit log, the newest first, and how many there are of them. */
+export async function readAudit(
+  db: Kysely<Tables>,
+  { actor, action, target, outcome, from, to }: AuditFilter,
+  { limit, offset }: { limit: number; offset: number }
+): Promise<{ entries: Selectable<AuditTable>[]; total: number }> {
+  let matching = db.selectFrom('audit_log')
+  for (const [column, value] of Object.entries({ actor, action, target, outcome }))
+    if (value !== undefined) matching = matching.where(column as 'actor', '=', value)
+  if (from !== undefined) matching = matching.where('at', '>=', from)
+  if (to !== undefined) matching = matching.where('at', '<', to)
+  const [entries, { total }] = await Promise.all([
+    matching.selectAll().orderBy('seq', 'desc').limit(limit).offset(offset).execute(),
+    matching.select(({ fn }) => fn.countAll<number>().as('total')).executeTakeFirstOrThrow()
+  ])
+  return { entries, total }
 }

@@ -4,7 +4,7 @@ import type { ColumnType, Generated } from 'kysely'
  * What the database holds. Both dialects give the same shapes: ids are UUIDs as text, times are milliseconds since 1970, flags
  * are written as booleans and read with `Boolean()`, JSON is written with `JSON.stringify` and read with `JSON.parse`.
  */
-export interface Tables extends IdentityTables {
+export interface Tables extends IdentityTables, TrafficTables {
   changes: ChangesTable
   audit_log: AuditTable
 }
@@ -129,4 +129,62 @@ export interface AuditTable {
   details: string | null
   client_ip: string | null
   request_id: string | null
+}
+
+interface TrafficTables {
+  traffic_minutes: TrafficMinutesTable
+  traffic_hours: TrafficTable
+  api_requests: ApiRequestsTable
+  quotas: QuotasTable
+}
+
+/** What there was from `at` on, of one endpoint, caller and status; '' where there is no service, user or key. */
+export interface TrafficTable {
+  at: number
+  service: string
+  /** A route's path as the configuration has it, or a path of the gateway's own. */
+  endpoint: string
+  user_id: string
+  api_key_id: string
+  status: number
+  requests: number
+  bytes_in: number
+  bytes_out: number
+  /** All of them together. */
+  duration_ms: number
+  /** `{"37": 12}`: so many requests in so many buckets; see `src/traffic/latency.ts`. */
+  latencies: Json
+}
+
+/** Each gateway writes rows of its own, over and over until the minute is over. */
+export interface TrafficMinutesTable extends TrafficTable {
+  node: string
+}
+
+/** OBS-21, with C-35. */
+export interface ApiRequestsTable {
+  id: string
+  user_id: string | null
+  api_key_id: string | null
+  /** Id of the route. */
+  endpoint_id: string | null
+  client_ip: string
+  method: string
+  /** Without its query, which may hold secrets. */
+  path: string
+  status_code: number
+  response_time_ms: number
+  request_size_bytes: number
+  response_size_bytes: number
+  created_at: number
+}
+
+/** What has been used of a window that is a day or longer (RLM-08). */
+export interface QuotasTable {
+  subject: string
+  counter: string
+  limit: number
+  window_ms: number
+  used: number
+  ends_at: number
 }

@@ -1,0 +1,101 @@
+import { randomUUID } from 'node:crypto'
+import { sql } from 'kysely'
+import t, { type Test } from 'tap'
+import { type AuditEntry, writeAudit } from '../../src/database/audit.ts'
+import type { Database } from '../../src/database/database.ts'
+import { onBoth, openTestDatabase, ownStorage } from '../support/database.ts'
+import { startGateway } from '../support/gateway.ts'
+import { token } from '../support/tokens.ts'
+
+const boss = token({ sub: 'root', roles: ['admin'] })
+const DAY = 86_400_000
+
+const entry = (at: number, more: Partial<AuditEntry> = {}): AuditEntry => ({
+  at,
+  actor: 'user:alice',
+  action: 'user.update',
+  target: 'user:bob',
+  outcome: 'changed',
+  ...more
+})
+
+/** A gateway over a database of the test's own. */
+async function withDatabase(t: Test, kind: Database['kind'], document: object = {}) {
+  const started = await startGateway(t, { storage: await ownStorage(t, kind), ...document })
+  return { ...started, database: started.gateway.runtime.database as Database }
+}
+
+onBoth(t, 'OBS-33 SEC-11 nobody changes the audit log, the database itself sees to that', async (t, kind) => {
+  const { db } = await openTestDatabase(t, kind)
+  await writeAudit(db, [entry(Date.now()), entry(Date.now() - 31 * DAY)])
+  const refused = { message: /the audit log is append-only/ }
+  await t.rejects(db.updateTable('audit_log').set({ actor: 'user:mallory' }).execute(), refused)
+  await t.rejects(db.deleteFrom('audit_log').execute(), refused, 'one is too young')
+  const [{ id }] = (await db.selectFrom('audit_log').select('id').execute()) as [{ id: string }]
+  if (kind === 'postgres') await t.rejects(sql`truncate audit_log`.execute(db), refused)
+  else
+    await t.rejects(
+      sql`insert or replace into audit_log (id, at, actor, action, target, outcome) values (${id}, 1, '', '', '', '')`.execute(
+        db
+      ),
+      refused
+    )
+  await db
+    .deleteFrom('audit_log')
+    .where('at', '<', Date.now() - 30 * DAY)
+    .execute()
+  t.equal((await db.selectFrom('audit_log').selectAll().execute()).length, 1, 'what is old may go')
+})
+
+onBoth(t, 'OBS-33 TRF-14 administrators read the audit log, filtered, in pages', async (t, kind) => {
+  const { call, database } = await withDatabase(t, kind)
+  const start = Date.UTC(2026, 0, 1)
+  await writeAudit(database.db, [
+    entry(start, { before: { name: 'Bob' }, after: { name: 'Rob' }, requestId: 'r1', clientIp: '192.0.2.1' }),
+    entry(start + 1000, { actor: 'user:carol', action: 'user.delete' }),
+    entry(start + 2000, { target: 'user:dave', outcome: 'denied', details: 'because' })
+  ])
+  const read = async (query: string) => (await call(`/admin/audit?${query}`, { token: boss })).json
+  const { data, meta, links } = await read('per_page=2')
+  t.match(meta.pagination, { page: 1, per_page: 2, total: 3, pages: 2 })
+  t.equal(links.next, '/admin/audit?per_page=2&page=2')
+  t.match(data, [
+    { at: '2026-01-01T00:00:02.000Z', target: 'user:dave', outcome: 'denied', details: 'because', before: null },
+    { at: '2026-01-01T00:00:01.000Z', actor: 'user:carol' }
+  ])
+  t.match((await read('per_page=2&page=2')).data, [
+    { before: { name: 'Bob' }, after: { name: 'Rob' }, request_id: 'r1', client_ip: '192.0.2.1' }
+  ])
+  const countOf = async (query: string) => (await read(query)).meta.pagination.total
+  t.equal(await countOf('actor=user:carol'), 1)
+  t.equal(await countOf('action=user.update&target=user:bob'), 1)
+  t.equal(await countOf('outcome=denied'), 1)
+  t.equal(await countOf('from=2026-01-01T00:00:01Z'), 2)
+  t.equal(await countOf('from=2026-01-01T00:00:01Z&to=2026-01-01T00:00:02Z'), 1)
+  t.equal(await countOf(`actor=user:${randomUUID()}`), 0)
+})
+
+t.test('C-39 the audit log is for administrators, and bad questions are refused with a reason', async t => {
+  const { call } = await withDatabase(t, 'sqlite')
+  t.equal((await call('/admin/audit')).status, 401)
+  t.equal((await call('/admin/audit', { token: token({ roles: ['user'] }) })).status, 403)
+  for (const [query, field] of [
+    ['from=yesterday', 'from'],
+    ['to=2026-13-45T00:00:00Z', 'to'],
+    ['from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z', 'to'],
+    ['outcome=maybe', 'outcome'],
+    ['actor=%00', 'actor'],
+    ['page=0', 'page'],
+    ['per_page=1000', 'per_page'],
+    ['what=x', 'what']
+  ] as const) {
+    const { status, json } = await call(`/admin/audit?${query}`, { token: boss })
+    t.equal(status, 422, query)
+    t.match(json.error.details, field, query)
+  }
+})
+
+t.test('OBS-33 a gateway without a database has no audit log', async t => {
+  const { call } = await startGateway(t, {})
+  t.equal((await call('/admin/audit', { token: boss })).status, 404)
+})
