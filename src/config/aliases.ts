@@ -161,6 +161,7 @@ const MERGED = new Set([
   'storage',
   'identity',
   'identity.jwt',
+  'identity.password',
   'identity.claims',
   'logging',
   'metrics',

@@ -296,6 +296,7 @@ class Normaliser {
     const { public_key, secret } = jwt
     return {
       ...identity,
+      local: this.#hasAccounts(),
       jwt: {
         ...jwt,
         ...(public_key && { public_key: this.#pem(public_key, ['identity', 'jwt', 'public_key']) }),
@@ -306,6 +307,17 @@ class Normaliser {
         ...(issuer.public_key && { public_key: this.#pem(issuer.public_key, ['identity', 'issuers', i, 'public_key']) })
       }))
     }
+  }
+
+  /** Whether there are accounts; to ask for them where they cannot be is an error, and not to ask is to go without. */
+  #hasAccounts(): boolean {
+    const { identity, storage, gateway } = this.#settled
+    if (!identity.local) return false
+    const trouble = storage.database ? signingTrouble(identity, gateway) : 'needs "storage.database"'
+    if (trouble === undefined) return true
+    const asked = (this.#document.identity as Record<string, unknown> | undefined)?.local === true
+    if (asked) this.#problems.add(['identity', 'local'], trouble)
+    return false
   }
 
   /** The PEM itself, or that in the file of this name. What is neither is found where keys are made of it. */
@@ -832,6 +844,13 @@ export function reservedPatterns(paths: PathSettings): [key: keyof PathSettings,
   return list.flatMap(([key, path, below]) =>
     path === false ? [] : [[key, below ? `${path}/**` : path] as [keyof PathSettings, string]]
   )
+}
+
+/** Why this configuration cannot sign tokens of its own, if so; see `src/identity/local-key.ts`. */
+function signingTrouble({ jwt, issuers }: IdentitySettings, { environment }: GatewaySettings): string | undefined {
+  if (!jwt.algorithm.startsWith('HS')) return jwt.secret ? undefined : 'needs a private key as "identity.jwt.secret"'
+  const none = !jwt.secret && /^prod(?:uction)?$/i.test(environment) && issuers.length > 0
+  return none ? 'needs "identity.jwt.secret" in production' : undefined
 }
 
 function retryPolicy(settings: RetrySettings | undefined): RetryPolicy {

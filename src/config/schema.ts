@@ -142,6 +142,35 @@ const issuerKeys = {
 
 const identity = Type.Object(
   {
+    local: flag(
+      'Keep accounts of its own in the database: logins, sessions, users. Off without a database, and where there is no key to sign tokens with.',
+      true
+    ),
+    admin_password: Type.Optional(
+      Type.String({
+        description:
+          'Password of the first administrator, `admin`, whom the first start makes; a one-time password is printed if not given.',
+        writeOnly: true,
+        minLength: 8
+      })
+    ),
+    password: Type.Object(
+      {
+        memory_kib: Type.Integer({
+          description: 'Memory that hashing a password takes (argon2id), in KiB.',
+          default: 19456,
+          minimum: 8,
+          maximum: 4_194_304
+        }),
+        passes: Type.Integer({
+          description: 'How many times it goes over that memory.',
+          default: 2,
+          minimum: 1,
+          maximum: 100
+        })
+      },
+      { description: 'What a password costs whoever guesses it, and the gateway at each login.', default: {} }
+    ),
     jwt: Type.Object(
       {
         algorithm: oneOf(ALGORITHMS, { description: 'Algorithm of the gateway’s own tokens.', default: 'HS256' }),
@@ -153,9 +182,10 @@ const identity = Type.Object(
         audience: issuerKeys.audience,
         clock_skew: issuerKeys.clock_skew,
         access_minutes: Type.Number({
-          description: 'Life of an access token, in minutes.',
+          description: 'Life of an access token, in minutes; a week at most.',
           default: 60,
-          exclusiveMinimum: 0
+          exclusiveMinimum: 0,
+          maximum: 10080
         }),
         refresh_days: Type.Number({
           description: 'Life of a refresh token, in days.',
@@ -258,6 +288,9 @@ const paths = Type.Object(
     health: ownPath('Prefix of the health endpoints.', '/health'),
     metrics: ownPath('Prometheus metrics.', '/metrics'),
     api_metrics: ownPath('Prefix of the metrics as JSON.', '/api/v1/metrics'),
+    auth: ownPath('Prefix of logins and sessions.', '/auth'),
+    users: ownPath('Prefix of `/me`: who is logged in.', '/users'),
+    token: ownPath('OAuth 2.0 password logins.', '/token'),
     gateway: ownPath('Prefix of the gateway’s own operations.', '/gateway'),
     admin: ownPath('Prefix of the administration.', '/admin')
   },

@@ -43,6 +43,7 @@ export interface UsersTable {
   token_version_at: ColumnType<number, number | undefined, number>
   /** Whether the password has to be changed before anything else is allowed. */
   must_change_password: ColumnType<boolean | 0 | 1, boolean | undefined, boolean>
+  last_login_at: ColumnType<number | null, number | undefined, number>
   created_at: number
   updated_at: number
 }
@@ -68,10 +69,10 @@ export interface UserRolesTable {
 export interface SessionsTable {
   id: string
   user_id: string
-  /** SHA-256 of the refresh token that is good now, in hex. */
+  /** SHA-256 of the part that all refresh tokens of the session share, in hex; by it even the oldest of them is known. */
+  family_hash: string
+  /** SHA-256 of the refresh token that is good now: whoever shows another of the family has stolen it, or was robbed. */
   refresh_hash: string
-  /** SHA-256 of the one before: whoever shows it has stolen it, or was robbed. */
-  previous_hash: string | null
   refreshed_at: number
   expires_at: number
   revoked_at: number | null

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
 import type { Database } from '../database/database.ts'
+import { Passwords } from '../identity/password.ts'
 import { Revocations } from '../identity/revocation.ts'
 import { MemoryStore } from '../store/memory.ts'
 import type { Store } from '../store/store.ts'
@@ -37,6 +38,7 @@ export class Runtime {
   readonly deadlines: Deadlines
   readonly metrics: RequestMetrics
   readonly revocations: Revocations
+  readonly passwords = new Passwords()
   readonly requestId: () => string
   readonly dependencies = new Set<Dependency>()
   /** This process, among all gateways. */

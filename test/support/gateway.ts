@@ -51,11 +51,11 @@ export interface GatewayOptions {
   readonly files?: Parameters<Test['testdir']>[0]
 }
 
-/** Settings that every test's gateway starts from: a free port, a known secret, no waiting at the end, nothing kept. */
+/** Settings that every test's gateway starts from: a free port, a known secret, no waiting at the end, nothing kept, cheap passwords. */
 const BASE = {
   server: { host: '127.0.0.1', port: 0, timeouts: { drain: '2s' } },
   storage: { database: false },
-  identity: { jwt: { secret: SECRET } }
+  identity: { jwt: { secret: SECRET }, password: { memory_kib: 64, passes: 1 } }
 }
 
 /** Starts a gateway on a free port, for as long as the test runs. @param document YAML text, or what becomes YAML */

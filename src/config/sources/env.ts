@@ -38,6 +38,7 @@ export const VARIABLES: readonly (readonly [name: string, path: string, read: Re
   ['JWT_ALGORITHM', 'identity.jwt.algorithm', text],
   ['JWT_ACCESS_TOKEN_EXPIRE_MINUTES', 'identity.jwt.access_minutes', number],
   ['JWT_REFRESH_TOKEN_EXPIRE_DAYS', 'identity.jwt.refresh_days', number],
+  ['SALLYPORT_ADMIN_PASSWORD', 'identity.admin_password', text],
   ['SERVICE_DISCOVERY_URL', 'service_discovery_url', text],
   ['SERVICE_CONFIG_URL', 'service_config_url', text],
   ['CONSUL_URL', 'consul_url', text],

@@ -21,6 +21,7 @@ export async function up(db: Kysely<unknown>, { id, json, time, flag, sequence }
     .addColumn('must_change_password', flag, column =>
       column.notNull().defaultTo(sql`${sql.lit(flag === 'boolean' ? 'false' : '0')}`)
     )
+    .addColumn('last_login_at', time)
     .addColumn('created_at', time, column => column.notNull())
     .addColumn('updated_at', time, column => column.notNull())
     .execute()
@@ -46,8 +47,8 @@ export async function up(db: Kysely<unknown>, { id, json, time, flag, sequence }
     .createTable('sessions')
     .addColumn('id', id, column => column.primaryKey())
     .addColumn('user_id', id, column => column.notNull().references('users.id').onDelete('cascade'))
-    .addColumn('refresh_hash', 'text', column => column.notNull().unique())
-    .addColumn('previous_hash', 'text')
+    .addColumn('family_hash', 'text', column => column.notNull().unique())
+    .addColumn('refresh_hash', 'text', column => column.notNull())
     .addColumn('refreshed_at', time, column => column.notNull())
     .addColumn('expires_at', time, column => column.notNull())
     .addColumn('revoked_at', time)
@@ -57,9 +58,7 @@ export async function up(db: Kysely<unknown>, { id, json, time, flag, sequence }
     .addColumn('created_at', time, column => column.notNull())
     .execute()
   await schema.createIndex('sessions_by_user').on('sessions').column('user_id').execute()
-  await schema.createIndex('sessions_by_previous').on('sessions').column('previous_hash').execute()
   await schema.createIndex('sessions_by_end').on('sessions').column('expires_at').execute()
-  await schema.createIndex('sessions_by_revocation').on('sessions').column('revoked_at').execute()
   await schema
     .createTable('api_keys')
     .addColumn('id', id, column => column.primaryKey())

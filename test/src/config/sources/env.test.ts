@@ -13,6 +13,7 @@ const rows: [name: string, text: string, path: string, value: unknown][] = [
   ['JWT_ALGORITHM', 'HS512', 'identity.jwt.algorithm', 'HS512'],
   ['JWT_ACCESS_TOKEN_EXPIRE_MINUTES', '15', 'identity.jwt.access_minutes', 15],
   ['JWT_REFRESH_TOKEN_EXPIRE_DAYS', '7', 'identity.jwt.refresh_days', 7],
+  ['SALLYPORT_ADMIN_PASSWORD', 'a long password', 'identity.admin_password', 'a long password'],
   ['SERVICE_DISCOVERY_URL', 'http://discovery:8080', 'service_discovery_url', 'http://discovery:8080'],
   ['LOG_LEVEL', 'INFO', 'logging.level', 'info'],
   [

@@ -1,0 +1,215 @@
+import { randomUUID } from 'node:crypto'
+import type { Kysely, Selectable, Transaction } from 'kysely'
+import type { Change } from './changes.ts'
+import type { Tables, UsersTable } from './tables.ts'
+
+/** A user as the rest of the gateway knows it; the hash of its password stays in here, but for {@link findLogin}. */
+export interface User {
+  readonly id: string
+  readonly username: string
+  readonly email: string
+  readonly firstName: string | undefined
+  readonly lastName: string | undefined
+  /** Names of its roles, in their order. */
+  readonly roles: readonly string[]
+  /** What its roles permit, each once. */
+  readonly permissions: readonly string[]
+  readonly tier: string | undefined
+  readonly active: boolean
+  readonly mustChangePassword: boolean
+  /** The claim `ver` of its tokens. */
+  readonly tokenVersion: number
+  readonly createdAt: number
+  readonly updatedAt: number
+}
+
+/** What a new user begins with. */
+export interface NewUser {
+  readonly username: string
+  readonly email: string
+  /** PHC string; undefined for users who log in elsewhere. */
+  readonly passwordHash?: string | undefined
+  readonly firstName?: string | undefined
+  readonly lastName?: string | undefined
+  readonly tier?: string | undefined
+  readonly active?: boolean
+  readonly mustChangePassword?: boolean
+  /** Ids of its roles. */
+  readonly roleIds?: readonly string[]
+}
+
+/** The database, or a transaction on it. */
+export type Queries = Kysely<Tables> | Transaction<Tables>
+
+/** How a username or an e-mail address is compared: `Alice@Example.com` and `alice@example.com` are one. */
+export function nameKey(name: string): string {
+  return name.normalize('NFKC').toLowerCase()
+}
+
+/**
+ * Makes a user. The names of users hold no `@`, so that nobody can be called what another's e-mail address is.
+ * @throws {DatabaseError} `duplicate` when the username or the address is taken, `reference` when a role is not there
+ */
+export async function createUser(trx: Transaction<Tables>, user: NewUser, now: number): Promise<string> {
+  const id = randomUUID()
+  await trx
+    .insertInto('users')
+    .values({
+      id,
+      username: user.username,
+      username_key: nameKey(user.username),
+      email: user.email,
+      email_key: nameKey(user.email),
+      password_hash: user.passwordHash ?? null,
+      first_name: user.firstName ?? null,
+      last_name: user.lastName ?? null,
+      tier: user.tier ?? null,
+      active: user.active ?? true,
+      must_change_password: user.mustChangePassword ?? false,
+      created_at: now,
+      updated_at: now
+    })
+    .execute()
+  await setRoles(trx, id, user.roleIds ?? [], now)
+  return id
+}
+
+/** Gives a user these roles and no others; what it may do changes, so {@link raiseTokenVersion} has to follow for old users. */
+export async function setRoles(
+  trx: Transaction<Tables>,
+  userId: string,
+  roleIds: readonly string[],
+  now: number
+): Promise<void> {
+  await trx.deleteFrom('user_roles').where('user_id', '=', userId).execute()
+  if (roleIds.length === 0) return
+  await trx
+    .insertInto('user_roles')
+    .values(roleIds.map(role_id => ({ id: randomUUID(), user_id: userId, role_id, created_at: now })))
+    .execute()
+}
+
+/** The id of the role of this name, which is made with `permissions` if it is not there. */
+export async function ensureRole(
+  trx: Transaction<Tables>,
+  { name, description, permissions }: { name: string; description: string; permissions: readonly string[] },
+  now: number
+): Promise<string> {
+  await trx
+    .insertInto('roles')
+    .values({
+      id: randomUUID(),
+      name,
+      description,
+      permissions: JSON.stringify(permissions),
+      created_at: now,
+      updated_at: now
+    })
+    .onConflict(conflict => conflict.column('name').doNothing())
+    .execute()
+  const { id } = await trx.selectFrom('roles').select('id').where('name', '=', name).executeTakeFirstOrThrow()
+  return id
+}
+
+/** The user of an id, which has to be a UUID; undefined if there is none. */
+export async function findUser(db: Queries, id: string): Promise<User | undefined> {
+  const row = await db.selectFrom('users').selectAll().where('id', '=', id).executeTakeFirst()
+  return row === undefined ? undefined : withRoles(db, row)
+}
+
+/** What a login is held against. */
+export interface Login {
+  readonly id: string
+  readonly active: boolean
+  /** Undefined for users who log in elsewhere. */
+  readonly passwordHash: string | undefined
+}
+
+/**
+ * Whom a username or an e-mail address means. Nothing else is read, so that this takes as long for somebody who is there
+ * as for somebody who is not.
+ */
+export async function findLogin(db: Queries, name: string): Promise<Login | undefined> {
+  const key = nameKey(name)
+  const row = await db
+    .selectFrom('users')
+    .select(['id', 'active', 'password_hash'])
+    .where(key.includes('@') ? 'email_key' : 'username_key', '=', key)
+    .executeTakeFirst()
+  if (row === undefined) return undefined
+  return { id: row.id, active: Boolean(row.active), passwordHash: row.password_hash ?? undefined }
+}
+
+/** Gives a user another password; only the hash is kept. @param mustChange whether the user has to choose another one next */
+export async function setPassword(
+  trx: Queries,
+  userId: string,
+  passwordHash: string,
+  { mustChange, now }: { mustChange: boolean; now: number }
+): Promise<void> {
+  await trx
+    .updateTable('users')
+    .set({ password_hash: passwordHash, must_change_password: mustChange, updated_at: now })
+    .where('id', '=', userId)
+    .execute()
+}
+
+/** The same password hashed anew; nothing happens if it is another by now. */
+export async function replaceHash(db: Queries, userId: string, before: string, after: string): Promise<void> {
+  await db
+    .updateTable('users')
+    .set({ password_hash: after })
+    .where('id', '=', userId)
+    .where('password_hash', '=', before)
+    .execute()
+}
+
+/** The hash of a user's password, if it has one. */
+export async function passwordHashOf(db: Queries, userId: string): Promise<string | undefined> {
+  const row = await db.selectFrom('users').select('password_hash').where('id', '=', userId).executeTakeFirst()
+  return row?.password_hash ?? undefined
+}
+
+async function withRoles(db: Queries, row: Selectable<UsersTable>): Promise<User> {
+  const roles = await db
+    .selectFrom('user_roles')
+    .innerJoin('roles', 'roles.id', 'user_roles.role_id')
+    .select(['roles.name', 'roles.permissions'])
+    .where('user_roles.user_id', '=', row.id)
+    .orderBy('roles.name')
+    .execute()
+  return {
+    id: row.id,
+    username: row.username,
+    email: row.email,
+    firstName: row.first_name ?? undefined,
+    lastName: row.last_name ?? undefined,
+    roles: roles.map(({ name }) => name),
+    permissions: [...new Set(roles.flatMap(({ permissions }) => JSON.parse(permissions) as string[]))],
+    tier: row.tier ?? undefined,
+    active: Boolean(row.active),
+    mustChangePassword: Boolean(row.must_change_password),
+    tokenVersion: row.token_version,
+    createdAt: row.created_at,
+    updatedAt: row.updated_at
+  }
+}
+
+/**
+ * Ends all access tokens that these users have by now, on every node within a second: after a change of roles, permissions,
+ * tier or password, and when a user is deactivated.
+ */
+export async function raiseTokenVersion(
+  trx: Transaction<Tables>,
+  changed: Change[],
+  userIds: readonly string[],
+  now: number
+): Promise<void> {
+  if (userIds.length === 0) return
+  await trx
+    .updateTable('users')
+    .set(({ eb }) => ({ token_version: eb('token_version', '+', 1), token_version_at: now }))
+    .where('id', 'in', [...userIds])
+    .execute()
+  changed.push(...userIds.map(subject => ({ kind: 'user', subject })))
+}
