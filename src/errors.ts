@@ -31,11 +31,13 @@ export const CATALOGUE = {
     proxyStatus: 'http_request_error'
   },
   conflict: { status: 409, message: 'The request conflicts with the present state.' },
+  precondition_failed: { status: 412, message: 'It has been changed meanwhile.' },
   payload_too_large: { status: 413, message: 'The request body is too large.', proxyStatus: 'http_request_error' },
   uri_too_long: { status: 414, message: 'The request target is too long.', proxyStatus: 'http_request_error' },
   unsupported_media_type: { status: 415, message: 'The media type of the request is not understood.' },
   expectation_failed: { status: 417, message: 'The expectation cannot be met.' },
   validation_error: { status: 422, message: 'The request does not validate.' },
+  precondition_required: { status: 428, message: 'Say which state is to be changed.' },
   rate_limit_exceeded: { status: 429, message: 'Too many requests, please try again later.' },
   headers_too_large: { status: 431, message: 'The request headers are too large.', proxyStatus: 'http_request_error' },
   client_closed_request: { status: 499, message: 'The client closed the request.' },

@@ -17,7 +17,12 @@ const folderOf = (file: string): string => file.split('/')[0] as string
 const PLAIN = new Set(['src/errors.ts', 'src/schema.ts'])
 
 /** What routes have in common. */
-const SHARED_BY_ROUTES = new Set(['routes/guard.ts', 'routes/operation.ts', 'routes/listing.ts'])
+const SHARED_BY_ROUTES = new Set([
+  'routes/guard.ts',
+  'routes/operation.ts',
+  'routes/listing.ts',
+  'routes/preconditions.ts'
+])
 
 interface Rule {
   readonly name: string

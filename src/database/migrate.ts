@@ -2,6 +2,7 @@ import type { Kysely } from 'kysely'
 import { type Migration, Migrator } from 'kysely/migration'
 import { DatabaseError } from './database-error.ts'
 import { up as identity } from './migrations/001-identity.ts'
+import { up as registry } from './migrations/002-registry.ts'
 import { up as traffic } from './migrations/004-traffic.ts'
 import type { Tables } from './tables.ts'
 
@@ -21,6 +22,7 @@ type Step = (db: Kysely<unknown>, types: ColumnTypes) => Promise<void>
 /** All steps, in order; their names are kept in the database. */
 const STEPS: Readonly<Record<string, Step>> = {
   '001-identity': identity,
+  '002-registry': registry,
   '004-traffic': traffic
 }
 

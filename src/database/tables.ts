@@ -4,7 +4,7 @@ import type { ColumnType, Generated } from 'kysely'
  * What the database holds. Both dialects give the same shapes: ids are UUIDs as text, times are milliseconds since 1970, flags
  * are written as booleans and read with `Boolean()`, JSON is written with `JSON.stringify` and read with `JSON.parse`.
  */
-export interface Tables extends IdentityTables, TrafficTables {
+export interface Tables extends IdentityTables, RegistryTables, TrafficTables {
   changes: ChangesTable
   audit_log: AuditTable
 }
@@ -100,6 +100,66 @@ export interface ApiKeysTable {
   last_used_at: number | null
   created_at: number
   updated_at: number
+}
+
+interface RegistryTables {
+  registry: RegistryTable
+  services: ServicesTable
+  endpoints: EndpointsTable
+  instances: InstancesTable
+}
+
+/** One row: how often the list of services has changed. Who writes on the strength of what he has read makes sure that it has not. */
+export interface RegistryTable {
+  id: number
+  version: number
+}
+
+/** REG-09, REG-10. */
+export interface ServicesTable {
+  id: string
+  name: string
+  version: string | null
+  description: string | null
+  /** As it was given; null for a service that lists its instances. */
+  base_url: string | null
+  active: Flag
+  /** Who has registered it: the key of a consumer, `user:alice`. */
+  owner: string
+  tags: Json
+  /** How it is reached and checked, in the words of the API. */
+  settings: Json
+  /** `registry.version` of its last change. */
+  revision: number
+  created_at: number
+  updated_at: number
+}
+
+/** REG-09. */
+export interface EndpointsTable {
+  id: string
+  service_id: string
+  /** Its place in the service's list. */
+  position: number
+  path: string
+  method: string
+  name: string | null
+  description: string | null
+  public: Flag
+  required_roles: Json
+  deprecated: Flag
+  version: string | null
+  created_at: number
+  updated_at: number
+}
+
+/** REG-11; how they are is each node's own knowledge. */
+export interface InstancesTable {
+  id: string
+  service_id: string
+  position: number
+  url: string
+  weight: number
 }
 
 /** What has changed, in the order in which it did; every node follows it. */
