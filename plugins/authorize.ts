@@ -1,8 +1,9 @@
+import type { RouteConfig } from '../src/config/snapshot.ts'
 import { refuse } from '../src/errors.ts'
 import type { Consumer } from '../src/identity/consumer.ts'
 import { isGranted } from '../src/identity/permissions.ts'
 import { challenge } from '../src/identity/trouble.ts'
-import { definePolicy, OptionError, type RouteHooks } from '../src/policy.ts'
+import { definePolicy, isAnonymous, OptionError, type RouteHooks } from '../src/policy.ts'
 import { Type } from '../src/schema.ts'
 
 const word = Type.String({ minLength: 1 })
@@ -62,12 +63,8 @@ export const requiredRoles = definePolicy({
 })
 
 /** @throws {OptionError} for a route whose callers nobody asks who they are */
-function checkReachable(
-  route: { readonly concerns: Readonly<Record<string, { options: unknown }>> } | undefined
-): void {
-  const options = route?.concerns.authentication?.options
-  const mode = typeof options === 'object' && options !== null ? (options as { mode?: unknown }).mode : options
-  if (mode === 'none')
+function checkReachable(route: RouteConfig | undefined): void {
+  if (isAnonymous(route))
     throw new OptionError('is asked of callers whom "authentication: none" leaves unknown; switch one of them off')
 }
 

@@ -3,6 +3,7 @@ import type { Origin, Policy } from '../src/policy.ts'
 import authenticate, { jwt } from './authenticate.ts'
 import { permissions, requiredRoles } from './authorize.ts'
 import bodyLimit from './body-limit.ts'
+import conditions from './conditions.ts'
 import context from './context.ts'
 import cors from './cors.ts'
 import { errorFormat, errors } from './errors.ts'
@@ -36,6 +37,7 @@ export const order: readonly Concern[] = [
   policy(authenticate),
   policy(permissions),
   policy(requiredRoles),
+  policy(conditions),
   policy(rateLimit),
   policy(bodyLimit)
 ]

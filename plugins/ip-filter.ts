@@ -1,7 +1,6 @@
-import { isIP } from 'node:net'
 import { refuse } from '../src/errors.ts'
 import { definePolicy, OptionError } from '../src/policy.ts'
-import { addressSet } from '../src/proxy/peer.ts'
+import { addressSet, rangeFault } from '../src/proxy/peer.ts'
 import { Type } from '../src/schema.ts'
 
 /** Allows and denies by address (SEC-05). A denied address is denied even where its range is allowed. */
@@ -18,7 +17,8 @@ export default definePolicy({
     { description: 'Which addresses may call.' }
   ),
   compile({ allow, deny }) {
-    for (const entry of [...allow, ...deny]) checkRange(entry)
+    const [fault] = [...allow, ...deny].flatMap(entry => rangeFault(entry) ?? [])
+    if (fault !== undefined) throw new OptionError(fault)
     if (allow.length === 0 && deny.length === 0) return undefined
     const allowed = addressSet(allow)
     const denied = addressSet(deny)
@@ -35,12 +35,3 @@ export default definePolicy({
     }
   }
 })
-
-/** @throws {OptionError} for what is neither an address nor a range. */
-export function checkRange(entry: string): void {
-  if (entry === 'loopback' || entry === 'private') return
-  const [, address = '', prefix] = /^([^/%]+)(?:\/(\d{1,3}))?$/.exec(entry) ?? []
-  const family = isIP(address)
-  if (family === 0 || Number(prefix ?? 0) > (family === 4 ? 32 : 128))
-    throw new OptionError(`"${entry}" is no address and no range: write 192.0.2.7 or 10.0.0.0/8`)
-}

@@ -89,6 +89,13 @@ export interface Policy<S extends TSchema = TSchema> {
 /** Thrown by `compile` for options that contradict each other; shown with the place where they were written. */
 export class OptionError extends Error {}
 
+/** Whether nobody asks a route's callers who they are. */
+export function isAnonymous(route: Pick<RouteConfig, 'concerns'> | undefined): boolean {
+  const options = route?.concerns.authentication?.options
+  const mode = typeof options === 'object' && options !== null ? (options as { mode?: unknown }).mode : options
+  return mode === 'none'
+}
+
 /**
  * Describes a policy.
  *

@@ -25,6 +25,7 @@ t.test('C-20 concerns see a request in this order', async t => {
       'policy authentication',
       'policy permissions',
       'policy required_roles',
+      'policy conditions',
       'policy rate_limit',
       'policy body_limit'
     ]
@@ -59,6 +60,7 @@ async function startStrict(t: Test, ipLimit = 100) {
         ip_filter: { deny: [BLOCKED] },
         permissions: ['orders.write'],
         required_roles: ['clerk'],
+        conditions: { deny: [{ headers: { 'x-device': 'unknown' } }] },
         rate_limit: { requests_per_minute: 1 },
         body_limit: '4b'
       }
@@ -84,6 +86,14 @@ t.test('C-20 a request that everybody would refuse is refused by the first, and 
     ['authentication', CALLER, {}, 401, 'authentication_required', /./],
     ['permissions', CALLER, { token: token() }, 403, 'insufficient_permissions', /orders\.write/],
     ['required_roles', CALLER, { token: clerk({ roles: [] }) }, 403, 'insufficient_permissions', /clerk/],
+    [
+      'conditions',
+      CALLER,
+      { token: clerk(), headers: { 'x-device': 'unknown' } },
+      403,
+      'insufficient_permissions',
+      /conditions/
+    ],
     ['body_limit', CALLER, { token: clerk() }, 413, 'payload_too_large', /4 bytes/],
     ['rate_limit', CALLER, { token: clerk() }, 429, 'rate_limit_exceeded', /1 requests per minute/],
     ['rate_limit', CALLER, small, 429, 'rate_limit_exceeded', /1 requests per minute/]

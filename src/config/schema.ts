@@ -242,7 +242,11 @@ const identity = Type.Object(
           description: 'Claims that hold the caller’s name.',
           default: ['name', 'preferred_username']
         }),
-        tier: listOf(word, { description: 'Claims that hold the caller’s tier.', default: ['tier'] })
+        tier: listOf(word, { description: 'Claims that hold the caller’s tier.', default: ['tier'] }),
+        tenant: listOf(word, {
+          description: 'Claims that hold the tenant to which the caller belongs.',
+          default: ['tenant', 'tenant_id']
+        })
       },
       { description: 'Where tokens say what.', default: {} }
     ),
@@ -392,7 +396,7 @@ const forwarding = {
   circuit_breaker: Type.Optional(circuitBreaker)
 }
 
-const condition = Type.Union(
+export const condition = Type.Union(
   [
     Type.String(),
     Type.Object({

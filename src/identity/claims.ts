@@ -9,6 +9,7 @@ export interface ClaimNames {
   readonly permissions: readonly string[]
   readonly name: readonly string[]
   readonly tier: readonly string[]
+  readonly tenant: readonly string[]
 }
 
 /** When a token holds, in milliseconds since 1970, the clocks' difference included. */
@@ -67,6 +68,7 @@ export function consumerOf(
     roles: Object.freeze(readStrings(payload, names.roles)),
     permissions: Object.freeze(readStrings(payload, names.permissions)),
     tier: readStrings(payload, names.tier)[0],
+    tenant: readStrings(payload, names.tenant)[0],
     credential: 'jwt' as const,
     claims: Object.freeze(payload),
     ...credential
@@ -83,7 +85,7 @@ function keyPart(text: string): string {
 function readStrings(payload: Claims, names: readonly string[]): string[] {
   const found = new Set<string>()
   for (const name of names) {
-    const value = Object.hasOwn(payload, name) ? payload[name] : readPath(payload, name.split('.'))
+    const value = readClaim(payload, name)
     if (typeof value === 'string') for (const word of isScope(name) ? value.split(' ') : [value]) found.add(word)
     else if (Array.isArray(value)) for (const item of value) if (typeof item === 'string') found.add(item)
   }
@@ -93,6 +95,11 @@ function readStrings(payload: Claims, names: readonly string[]): string[] {
 
 function isScope(name: string): boolean {
   return /(?:^|\.)(?:scope|scp)$/.test(name)
+}
+
+/** The claim of this name; dots lead into objects unless one is in the name itself. */
+export function readClaim(payload: Claims, name: string): unknown {
+  return Object.hasOwn(payload, name) ? payload[name] : readPath(payload, name.split('.'))
 }
 
 function readPath(value: unknown, path: readonly string[]): unknown {

@@ -8,6 +8,8 @@ export interface Consumer {
   readonly roles: readonly string[]
   readonly permissions: readonly string[]
   readonly tier: string | undefined
+  /** To whom the caller belongs, among several that share a service. */
+  readonly tenant?: string | undefined
   /** How we knew. */
   readonly credential: 'jwt' | 'api_key'
   /** The token's claims, or an empty object. */

@@ -1,4 +1,4 @@
-import { BlockList, isIPv4, isIPv6, type Socket } from 'node:net'
+import { BlockList, isIP, isIPv4, isIPv6, type Socket } from 'node:net'
 import { refuse } from '../errors.ts'
 import type { Turns } from './turns.ts'
 
@@ -21,6 +21,15 @@ export function addressSet(entries: readonly string[]): TrustedProxies {
     else list.addSubnet(address, Number(prefix), family)
   }
   return { has: address => list.check(address, isIPv6(address) ? 'ipv6' : 'ipv4') }
+}
+
+/** What is wrong with an entry that is to be in an {@link addressSet}, in words. */
+export function rangeFault(entry: string): string | undefined {
+  if (Object.hasOwn(NAMED_RANGES, entry)) return undefined
+  const [, address = '', prefix] = /^([^/%]+)(?:\/(\d{1,3}))?$/.exec(entry) ?? []
+  const family = isIP(address)
+  if (family !== 0 && Number(prefix ?? 0) <= (family === 4 ? 32 : 128)) return undefined
+  return `"${entry}" is no address and no range: write 192.0.2.7 or 10.0.0.0/8`
 }
 
 const NAMED_RANGES: Record<string, string[]> = {

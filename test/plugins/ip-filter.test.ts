@@ -1,6 +1,5 @@
 import t, { type Test } from 'tap'
-import { checkRange } from '../../plugins/ip-filter.ts'
-import { OptionError } from '../../src/policy.ts'
+import { rangeFault } from '../../src/proxy/peer.ts'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
 import { token } from '../support/tokens.ts'
 import { startUpstream, type Upstream } from '../support/upstream.ts'
@@ -115,7 +114,7 @@ t.test('SEC-05 what is neither an address nor a range is refused', async t => {
     'loopback',
     'private'
   ])
-    t.doesNotThrow(() => checkRange(entry), entry)
+    t.equal(rangeFault(entry), undefined, entry)
   for (const entry of [
     '',
     'localhost',
@@ -133,14 +132,7 @@ t.test('SEC-05 what is neither an address nor a range is refused', async t => {
     'fe80::1%eth0',
     '10.0.0.*',
     '/8'
-  ]) {
-    let thrown: unknown
-    try {
-      checkRange(entry)
-    } catch (error) {
-      thrown = error
-    }
-    t.ok(thrown instanceof OptionError, entry)
-  }
+  ])
+    t.match(rangeFault(entry), /is no address and no range/, entry)
   await t.rejects(start(t, { deny: ['192.0.2.0/33'] }), /ip_filter {2}"192\.0\.2\.0\/33" is no address and no range/)
 })

@@ -6,7 +6,8 @@ const NAMES: ClaimNames = {
   roles: ['roles', 'role'],
   permissions: ['permissions', 'scope'],
   name: ['name', 'preferred_username'],
-  tier: ['tier']
+  tier: ['tier'],
+  tenant: ['tenant', 'tenant_id']
 }
 
 function reasonOf(act: () => unknown): string | undefined {
