@@ -10,11 +10,67 @@ import { fromStore, guardOwnEndpoints } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
 import { administrators } from './operation.ts'
 
+const CONSUMER = Type.Object({
+  consumer: Type.String({
+    description: '`user:alice`, `key:ci`, `client:app`, `ip:192.0.2.1` or `global`.',
+    examples: ['user:alice']
+  })
+})
+const ROUTE_ID = Type.String({ description: 'Id of the route.', examples: ['orders'] })
+const ROUTES = Type.Object({
+  routes: Type.Array(
+    Type.Object({
+      id: ROUTE_ID,
+      path: Type.String({ description: 'What it matches.', examples: ['/api/v1/orders/**'] }),
+      service: Type.String({ description: 'What is behind it.', examples: ['orders'] }),
+      enabled: Type.Boolean({ description: 'Whether it is there.' }),
+      methods: Type.Union([Type.Array(Type.String()), Type.Null()], {
+        description: 'Methods, or null for any.',
+        examples: [['GET', 'HEAD']]
+      })
+    }),
+    { description: 'All of them.' }
+  )
+})
+const SWITCH = Type.Object({
+  id: ROUTE_ID,
+  enabled: Type.Boolean({ description: 'Whether it is to be there.' })
+})
+const LIMITS = Type.Object({
+  consumer: Type.String({ description: 'Who.', examples: ['user:alice'] }),
+  limits: Type.Array(
+    Type.Object({
+      name: Type.String({ description: 'Which limit.', examples: ['roles.user'] }),
+      algorithm: Type.String({ description: 'How it counts.', examples: ['sliding_window'] }),
+      limit: Type.Integer({ description: 'Requests in a window.', examples: [60] }),
+      window_seconds: Type.Number({ description: 'Length of the window, in seconds.', examples: [60] }),
+      used: Type.Number({ description: 'Requests used of it.', examples: [12] }),
+      remaining: Type.Number({ description: 'Requests left of it.', examples: [48] }),
+      reset_seconds: Type.Integer({ description: 'Seconds until all of it is there again.', examples: [34] })
+    }),
+    { description: 'Limits that have been used.' }
+  )
+})
+const REVOCATION = Type.Object(
+  {
+    token: Type.Optional(Type.String({ description: 'The token itself.', minLength: 1 })),
+    jti: Type.Optional(Type.String({ description: 'Id of the token, for those who do not have it.', minLength: 1 })),
+    seconds: Type.Optional(
+      Type.Integer({
+        description: 'How long to remember it. Not needed with `token`, which says how long it would be good.',
+        minimum: 1
+      })
+    )
+  },
+  { examples: [{ jti: '7d444840-9dc0-41d2-b16c-1f6f2d5d7d4b', seconds: 3600 }] }
+)
+
 /** What administrators do while the gateway runs (ADM-08, RTE-05, RLM-14, RLM-15). */
 const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runtime, control }) => {
   await guardOwnEndpoints(app, { snapshot, runtime })
 
-  app.get('/routes', { ...administrators('Routes in the order in which they are asked') }, async () => ({
+  const list = administrators('Routes in the order in which they are asked', { answers: { 200: ROUTES } })
+  app.get('/routes', { ...list }, async () => ({
     routes: [...snapshot.routes].sort(compareRoutes).map(({ id, label, service, enabled, methods }) => ({
       id,
       path: label,
@@ -25,10 +81,9 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
   }))
 
   const toggle = administrators('Switches a route on or off until the gateway starts again', {
-    body: Type.Object({
-      id: Type.String({ description: 'Id of the route.' }),
-      enabled: Type.Boolean({ description: 'Whether it is to be there.' })
-    })
+    body: SWITCH,
+    answers: { 200: SWITCH },
+    refuses: ['not_found']
   })
   app.patch<{ Body: { id: string; enabled: boolean } }>('/routes', toggle, async ({ body }) => {
     if (!(await control.setRouteEnabled(body.id, body.enabled)))
@@ -38,7 +93,7 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
 
   app.get<{ Params: { consumer: string } }>(
     '/rate-limits/:consumer',
-    administrators('What a caller has used, and what is left: `user:alice`, `key:ci`, `ip:192.0.2.1`, `global`'),
+    administrators('What a caller has used, and what is left', { params: CONSUMER, answers: { 200: LIMITS } }),
     async ({ params }) => {
       const consumer = subjectOf(params.consumer)
       const usages = await fromStore(runtime.store.usage(consumer, snapshot.rateLimits))
@@ -59,7 +114,7 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
 
   app.delete<{ Params: { consumer: string } }>(
     '/rate-limits/:consumer',
-    administrators('Forgets what a caller has used'),
+    administrators('Forgets what a caller has used', { params: CONSUMER, answers: { 204: null } }),
     async ({ params }, reply) => {
       await fromStore(runtime.store.reset(subjectOf(params.consumer), snapshot.rateLimits))
       return reply.code(204).send()
@@ -68,18 +123,7 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
 
   const { jwt, issuers } = snapshot.identity
   const skewMs = Math.max(jwt.clock_skew, ...issuers.map(issuer => issuer.clock_skew))
-  const revocation = administrators('Takes a token back', {
-    body: Type.Object({
-      token: Type.Optional(Type.String({ description: 'The token itself.', minLength: 1 })),
-      jti: Type.Optional(Type.String({ description: 'Id of the token, for those who do not have it.', minLength: 1 })),
-      seconds: Type.Optional(
-        Type.Integer({
-          description: 'How long to remember it. Not needed with `token`, which says how long it would be good.',
-          minimum: 1
-        })
-      )
-    })
-  })
+  const revocation = administrators('Takes a token back', { body: REVOCATION, answers: { 204: null } })
   app.post<{ Body: Revocation }>('/revocations', revocation, async ({ body }, reply) => {
     const { key, ttlMs } = readRevocation(body, skewMs, runtime.clock.now())
     await fromStore(runtime.revocations.revoke(key, ttlMs))

@@ -22,8 +22,8 @@ const text = (description: string) => Type.String({ description })
 const orNull = (description: string) => Type.Union([Type.String(), Type.Null()], { description })
 
 const auditEntry = Type.Object({
-  id: Type.String({ format: 'uuid' }),
-  at: Type.String({ format: 'date-time' }),
+  id: Type.String({ description: 'Of the entry.', format: 'uuid' }),
+  at: Type.String({ description: 'When.', format: 'date-time' }),
   actor: text('`user:<id>`, `key:<id>`, `client:<id>`, `command`, `gateway`, `anonymous`.'),
   action: text('`user.create`, `login`, `access`, …'),
   target: text('`user:<id>`, `service:<name>`, an endpoint, …'),
@@ -44,6 +44,7 @@ const audit: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
   app.get<{ Querystring: AuditQuery }>(
     '/audit',
     administrators('Who did what to whom, the newest first', {
+      tag: 'Audit',
       description:
         'Administrative changes, logins, and requests that were refused for want of a credential or a right.',
       query: Type.Object({

@@ -4,9 +4,11 @@ import type {} from '@fastify/swagger'
 import type { FastifyPluginAsync } from 'fastify'
 import type { Control } from '../src/app.ts'
 import type { Snapshot } from '../src/config/snapshot.ts'
+import { collectRoutes } from '../src/openapi.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import admin from './admin.ts'
 import audit from './audit.ts'
+import docs from './docs.ts'
 import gateway from './gateway.ts'
 import health from './health.ts'
 import metrics from './metrics.ts'
@@ -31,6 +33,7 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
   // The schemas of answers are documentation: what is to be left out is left out by those who make them.
   app.setSerializerCompiler(() => answer => JSON.stringify(answer))
 
+  const routes = collectRoutes(app)
   if (paths.health !== false) await app.register(health, { ...options, prefix: paths.health })
   await app.register(metrics, options)
   if (paths.gateway !== false) await app.register(gateway, { ...options, prefix: paths.gateway })
@@ -38,6 +41,7 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
     await app.register(admin, { ...options, prefix: paths.admin })
     if (storage.database) await app.register(audit, { ...options, prefix: paths.admin })
   }
+  if (paths.documentation !== false) await app.register(docs, { ...options, routes })
 }
 
 export default ownRoutes

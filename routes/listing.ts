@@ -62,20 +62,30 @@ export function rangeOf({ page, per_page }: Page): { limit: number; offset: numb
 
 /** Schema of a list of `items` in the envelope of TRF-14. */
 export function listOf(items: TSchema): TObject {
-  const link = Type.Union([Type.String(), Type.Null()])
+  const number = (description: string, example: number) => Type.Integer({ description, examples: [example] })
+  const link = (description: string) => Type.Union([Type.String(), Type.Null()], { description, examples: [null] })
+  const pagination = {
+    page: number('Which page this is, from 1.', 1),
+    per_page: number('Entries of a page.', 20),
+    total: number('Entries of all pages.', 1),
+    pages: number('How many pages there are.', 1)
+  }
+  const meta = {
+    version: Type.String({ description: 'Of the API, as `gateway.version` says.', examples: ['1.0.0'] }),
+    timestamp: Type.String({ description: 'When this was answered.', format: 'date-time' }),
+    pagination: Type.Object(pagination, { description: 'Where in the list this is.' })
+  }
+  const links = {
+    self: link('This page.'),
+    next: link('The page after it, if there is one.'),
+    prev: link('The page before it, if there is one.'),
+    first: link('The first page.'),
+    last: link('The last page.')
+  }
   return Type.Object({
-    data: Type.Array(items),
-    meta: Type.Object({
-      version: Type.String(),
-      timestamp: Type.String(),
-      pagination: Type.Object({
-        page: Type.Integer(),
-        per_page: Type.Integer(),
-        total: Type.Integer(),
-        pages: Type.Integer()
-      })
-    }),
-    links: Type.Object({ self: link, next: link, prev: link, first: link, last: link })
+    data: Type.Array(items, { description: 'The entries of this page.' }),
+    meta: Type.Object(meta, { description: 'About the answer.' }),
+    links: Type.Object(links, { description: 'Other pages, with the same filters.' })
   }) as unknown as TObject
 }
 

@@ -5,8 +5,52 @@ import { refuse } from '../src/errors.ts'
 import { challenge } from '../src/identity/trouble.ts'
 import { prometheusRegistry } from '../src/metrics-registry.ts'
 import { addressSet } from '../src/proxy/peer.ts'
+import { type TSchema, Type } from '../src/schema.ts'
 import { guardOwnEndpoints } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
+import { operation } from './operation.ts'
+
+const number = (description: string) => Type.Number({ description })
+const TEXT = Type.String({ description: 'Prometheus’ text format.', examples: ['http_request_count{method="GET"} 42'] })
+const ALL = Type.Array(Type.Unknown({ description: 'One metric, with its values.' }), {
+  description: 'All metrics.',
+  examples: [[{ name: 'http_request_count', help: 'Requests.', type: 'counter', values: [{ value: 42, labels: {} }] }]]
+})
+const REQUESTS = Type.Object({
+  count: number('Requests that have been answered.'),
+  duration_seconds: number('How long they took together.'),
+  active: number('Requests under way.'),
+  status_codes: Type.Record(Type.String(), number('How many.'), {
+    description: 'Requests by status.',
+    examples: [{ 200: 41, 404: 1 }]
+  })
+})
+const SYSTEM = Type.Object({
+  cpu: Type.Object(
+    {
+      cores: number('Processors to be had.'),
+      load_average: Type.Array(Type.Number(), {
+        description: 'Over one, five and fifteen minutes.',
+        examples: [[0.4, 0.3, 0.2]]
+      }),
+      process_seconds: number('What this process has used.')
+    },
+    { description: 'Processor.' }
+  ),
+  memory: Type.Object(
+    {
+      total_bytes: number('All there is.'),
+      free_bytes: number('Not in use.'),
+      process_rss_bytes: number('In use by this process.')
+    },
+    { description: 'Memory.' }
+  ),
+  disk: Type.Object(
+    { total_bytes: number('All there is.'), free_bytes: number('Not in use.') },
+    { description: 'Where `storage.data_dir` is.' }
+  ),
+  uptime_seconds: number('How long the process has run.')
+})
 
 /** What Prometheus scrapes, and the same as JSON (MON-07 to MON-11). For administrators, and for addresses that may (C-39). */
 const metrics: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runtime }) => {
@@ -19,10 +63,17 @@ const metrics: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, ru
       ? refuse('authentication_required', { headers: challenge() })
       : refuse('insufficient_permissions')
   }
-  const options = (summary: string) => ({
-    schema: { summary, tags: ['Metrics'] },
-    config: { administrative: true, policies: { authentication: { options: 'optional', scope: 'own' } } }
-  })
+  const asks = (summary: string, answer: TSchema, produces = 'application/json') =>
+    operation({
+      summary,
+      tag: 'Metrics',
+      access: 'optional',
+      administrative: true,
+      description: 'For administrators, and for the addresses in `metrics.allow`.',
+      answers: { 200: answer },
+      produces,
+      refuses: ['insufficient_permissions']
+    })
 
   const prometheus = async (request: FastifyRequest): Promise<{ text: string; type: string }> => {
     mayRead(request)
@@ -31,22 +82,22 @@ const metrics: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, ru
   }
   for (const path of [paths.metrics, paths.api_metrics]) {
     if (path === false) continue
-    app.get(path, options('Prometheus metrics'), async (request, reply) => {
+    app.get(path, asks('Prometheus metrics', TEXT, 'text/plain'), async (request, reply) => {
       const { text, type } = await prometheus(request)
       return reply.type(type).send(text)
     })
   }
   if (paths.api_metrics === false) return
 
-  app.get(`${paths.api_metrics}/json`, options('All metrics as JSON'), async request => {
+  app.get(`${paths.api_metrics}/json`, asks('All metrics as JSON', ALL), async request => {
     mayRead(request)
     return (await prometheusRegistry(runtime)).getMetricsAsJSON()
   })
-  app.get(`${paths.api_metrics}/requests`, options('Requests, durations and status codes'), async request => {
+  app.get(`${paths.api_metrics}/requests`, asks('Requests, durations and status codes', REQUESTS), async request => {
     mayRead(request)
     return runtime.metrics.summary()
   })
-  app.get(`${paths.api_metrics}/system`, options('Processor, memory and disk'), async request => {
+  app.get(`${paths.api_metrics}/system`, asks('Processor, memory and disk', SYSTEM), async request => {
     mayRead(request)
     return systemMetrics(snapshot.storage.data_dir)
   })

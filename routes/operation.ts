@@ -1,17 +1,21 @@
 import type { FastifySchema } from 'fastify'
 import { Problems } from '../src/config/problem.ts'
 import { settle, validate } from '../src/config/validate.ts'
-import { refuse } from '../src/errors.ts'
+import { type ErrorCode, refuse } from '../src/errors.ts'
+import type { TAGS } from '../src/openapi.ts'
 import type { PolicyUse } from '../src/policy.ts'
 import type { TObject, TSchema } from '../src/schema.ts'
 
-/** One operation of the gateway's own API: what it takes, what it answers, who may ask. The OpenAPI document is made of these. */
+/**
+ * One operation of the gateway's own API: what it takes, what it answers, who may ask. The OpenAPI document is made of these;
+ * examples are made of the schemas' `examples`, defaults and types.
+ */
 export interface Operation {
   /** In one line, for lists. */
   readonly summary: string
   readonly description?: string
-  /** Under which heading it stands. */
-  readonly tag: string
+  /** Under which heading it stands; the headings are in `src/openapi.ts`. */
+  readonly tag: keyof typeof TAGS
   /** `anyone`; `optional`: anyone, and who it is matters; `user`: whoever has a credential; or those with one of these roles. */
   readonly access: 'anyone' | 'optional' | 'user' | readonly string[]
   /** Belongs to the administration, and to its listener if that has one of its own. */
@@ -20,27 +24,55 @@ export interface Operation {
   readonly query?: TObject
   readonly headers?: TObject
   readonly body?: TSchema
-  /** What it answers by status; null for no body. Refusals are added by the document. */
+  /** Media type of the body, if it is not JSON. */
+  readonly consumes?: string
+  /** What it answers by status, each with a `description` if the status does not say it all; null for no body. */
   readonly answers?: Readonly<Record<number, TSchema | null>>
+  /** Media type of the answer, if it is not JSON. */
+  readonly produces?: string
+  /** What it refuses, beyond what follows from its access and from what it takes. */
+  readonly refuses?: readonly ErrorCode[]
+  /** Not counted by `guardOwnEndpoints`, and there in every condition. */
+  readonly unguarded?: boolean
 }
 
 /** An operation as Fastify's route options: `app.get('/x', operation({ … }), handler)`. */
-export function operation({ summary, description, tag, access, administrative, ...parts }: Operation) {
+export function operation(operation: Operation) {
+  const { summary, description, tag, access, administrative, consumes, produces, ...parts } = operation
   const use = (options: unknown): PolicyUse => ({ options, scope: 'own' })
   const policies: Record<string, PolicyUse> =
     access === 'anyone' ? {} : { authentication: use(access === 'optional' ? 'optional' : 'required') }
   if (typeof access !== 'string') policies.required_roles = use([...access])
   const response: Record<number, unknown> = {}
   for (const [status, schema] of Object.entries(parts.answers ?? {}))
-    response[Number(status)] = schema ?? { type: 'null', description: 'No body.' }
-  const schema: FastifySchema & Record<string, unknown> = { summary, tags: [tag], response }
+    response[Number(status)] = schema ?? { type: 'null' }
+  const schema: FastifySchema & Record<string, unknown> = {
+    summary,
+    tags: [tag],
+    response,
+    'x-refuses': refusalsOf(operation)
+  }
   if (description !== undefined) schema.description = description
-  if (access !== 'anyone') schema.security = [{ bearer: [] }, { api_key: [] }]
+  if (consumes !== undefined) schema.consumes = [consumes]
+  if (produces !== undefined) schema.produces = [produces]
+  if (access !== 'anyone') schema.security = [{ bearer: [] }, { api_key: [] }, ...(access === 'optional' ? [{}] : [])]
   if (parts.params !== undefined) schema.params = parts.params
   if (parts.query !== undefined) schema.querystring = parts.query
   if (parts.headers !== undefined) schema.headers = parts.headers
   if (parts.body !== undefined) schema.body = parts.body
   return { schema, config: { administrative: administrative === true, policies } }
+}
+
+/** Everything that an operation may be refused with. */
+function refusalsOf({ access, params, query, headers, body, refuses = [], unguarded }: Operation): ErrorCode[] {
+  const codes: ErrorCode[] = [...refuses]
+  if (access !== 'anyone') codes.push('authentication_required')
+  if (typeof access !== 'string') codes.push('insufficient_permissions')
+  if (params !== undefined) codes.push('not_found')
+  if (body !== undefined) codes.push('bad_request', 'payload_too_large', 'unsupported_media_type')
+  if ([params, query, headers, body].some(part => part !== undefined)) codes.push('validation_error')
+  if (!unguarded) codes.push('rate_limit_exceeded', 'service_unavailable')
+  return codes
 }
 
 /** What an endpoint for administrators asks of its callers. */

@@ -1,6 +1,5 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import fastifySwagger from '@fastify/swagger'
 import Fastify from 'fastify'
 import { order } from '../plugins/index.ts'
 import ownRoutes from '../routes/index.ts'
@@ -11,6 +10,8 @@ import { optionTable, UnknownOption } from './config/option-table.ts'
 import { VARIABLES } from './config/sources/env.ts'
 import { CATALOGUE } from './errors.ts'
 import { NO_CONTROL } from './gateway.ts'
+import { collectRoutes, openApiOf } from './openapi.ts'
+import { openApiTrouble } from './openapi-lint.ts'
 import { dialectOf } from './plugins.ts'
 import { Runtime } from './runtime/runtime.ts'
 import { createLog } from './telemetry/log.ts'
@@ -59,62 +60,24 @@ function withTables(text: string, page: string): string {
   })
 }
 
-/** See docs/errors.md. */
-const REFUSAL = {
-  description: 'A refusal, in the format that the configuration names; `envelope` unless it says otherwise.',
-  type: 'object',
-  properties: {
-    error: {
-      type: 'object',
-      required: ['code', 'message', 'details', 'status', 'request_id', 'timestamp'],
-      properties: {
-        code: { type: 'string', enum: Object.keys(CATALOGUE) },
-        message: { type: 'string' },
-        details: { type: ['string', 'null'] },
-        status: { type: 'integer' },
-        request_id: { type: 'string' },
-        timestamp: { type: 'string', format: 'date-time' }
-      }
-    }
-  }
-}
-
-/** The gateway's own endpoints, as a gateway without any configuration has them. */
+/** The gateway's own endpoints, with everything switched on that there is. */
 async function openApi(): Promise<object> {
   const snapshot = await createSnapshot(
-    { document: {}, files: [], seen: new Map(), problems: [] },
+    { document: EVERYTHING, files: [], seen: new Map(), problems: [] },
     { schema, concerns }
   )
   const runtime = new Runtime({ log: await createLog({ ...snapshot.logging, level: 'silent', format: 'json' }) })
   const app = Fastify()
-  await app.register(fastifySwagger, {
-    transform: ({ schema, url }) => ({
-      schema: { ...schema, response: { '2XX': { type: 'null', description: 'As asked for.' }, default: REFUSAL } },
-      url: url.replace(/(.)\/$/, '$1')
-    }),
-    openapi: {
-      openapi: '3.1.0',
-      info: {
-        title: 'Sallyport',
-        description: 'The gateway’s own endpoints.',
-        version: PACKAGE.version,
-        license: { name: 'MIT' }
-      },
-      components: {
-        securitySchemes: {
-          bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' },
-          api_key: { type: 'apiKey', in: 'header', name: 'X-API-Key' }
-        }
-      }
-    }
-  })
+  const routes = collectRoutes(app)
   await app.register(ownRoutes, { snapshot, runtime, control: NO_CONTROL })
   await app.ready()
-  const document = app.swagger()
   await app.close()
   await runtime.close()
-  return document
+  return openApiOf(routes, snapshot.gateway)
 }
+
+/** Settings that bring endpoints along which are not there by themselves. */
+const EVERYTHING = {}
 
 const PACKAGE = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }
 
@@ -133,7 +96,8 @@ export async function findDrift(root = ROOT): Promise<string[]> {
     ...brokenLinks(root),
     ...unnamedVariables(root),
     ...unnamedErrors(root),
-    ...unnamedEndpoints(root, files.get(OPENAPI) as string)
+    ...unnamedEndpoints(root, files.get(OPENAPI) as string),
+    ...(await openApiTrouble(JSON.parse(files.get(OPENAPI) as string)))
   ]
 }
 

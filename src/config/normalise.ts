@@ -762,7 +762,7 @@ class Normaliser {
     const own: { key: keyof PathSettings; pattern: Pattern }[] = []
     for (const [key, source] of reservedPatterns(this.#settled.paths)) {
       const path: Path = ['paths', key]
-      const plain = this.#attempt(() => parsePattern(this.#settled.paths[key] as string), path)
+      const plain = this.#attempt(() => parsePattern(source.replace(/\/\*\*$/, '')), path)
       if (plain === undefined) continue
       if (plain.kind !== 'exact' || plain.segments.length === 0) {
         this.#problems.add(path, 'should be a plain path, such as /health, without wildcards and parameters')
@@ -841,6 +841,11 @@ export function reservedPatterns(paths: PathSettings): [key: keyof PathSettings,
     ['gateway', paths.gateway, true],
     ['admin', paths.admin, true]
   ]
+  for (const prefix of paths.documentation || []) {
+    const base = prefix.replace(/\/$/, '')
+    list.push(['documentation', `${base}/docs`, true], ['documentation', `${base}/redoc`, true])
+    list.push(['documentation', `${base}/openapi.json`, false])
+  }
   return list.flatMap(([key, path, below]) =>
     path === false ? [] : [[key, below ? `${path}/**` : path] as [keyof PathSettings, string]]
   )

@@ -296,7 +296,12 @@ const paths = Type.Object(
     users: ownPath('Prefix of `/me`: who is logged in.', '/users'),
     token: ownPath('OAuth 2.0 password logins.', '/token'),
     gateway: ownPath('Prefix of the gateway’s own operations.', '/gateway'),
-    admin: ownPath('Prefix of the administration.', '/admin')
+    admin: ownPath('Prefix of the administration.', '/admin'),
+    documentation: Type.Union([Type.Array(Type.String({ pattern: '^/' }), { minItems: 1 }), Type.Literal(false)], {
+      description:
+        'Prefixes under which `/docs`, `/redoc` and `/openapi.json` are; the pages read the first one’s. `false` switches them off.',
+      default: ['/', '/api']
+    })
   },
   { description: 'Where the gateway’s own endpoints are. They always win over routes.', default: {} }
 )
@@ -313,6 +318,11 @@ const admin = Type.Object(
 const gateway = Type.Object(
   {
     name: Type.String({ description: 'Shown in logs and documents.', default: 'sallyport' }),
+    title: text('Title of the API’s documentation; the name if not given.'),
+    description: Type.String({
+      description: 'What the API’s documentation says of it, in Markdown.',
+      default: 'The gateway’s own endpoints.'
+    }),
     version: Type.String({ description: 'Version of your API, shown in documents.', default: '1.0.0' }),
     environment: Type.String({
       description: '`production` refuses secrets that are missing, short or for demonstration.',
