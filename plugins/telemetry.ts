@@ -32,6 +32,11 @@ export default fp<{ snapshot: Snapshot; runtime: Runtime }>(
     })
     app.observers.push(measure(options.runtime))
     if (options.snapshot.logging.access) app.observers.push(accessLog(options))
+    const { recorder } = options.runtime
+    if (recorder !== undefined) {
+      recorder.configure(options.snapshot.recording)
+      app.observers.push(recorder.observe)
+    }
     if (options.snapshot.logging.trace_requests) traceRequests(app, options.runtime)
   },
   { name: 'telemetry' }
@@ -48,7 +53,7 @@ function measure({ clock }: Runtime): (exchange: Exchange) => void {
     const { series, route, response } = exchange
     if (series !== undefined) {
       series.active--
-      series.observe(statusOf(exchange), exchange.durationMs / 1000)
+      series.observe(exchange.status, exchange.durationMs / 1000)
     }
     if (route !== undefined && exchange.upstreamMs >= 0)
       route.serviceMetrics.answered(response.statusCode, exchange.upstreamMs / 1000)
@@ -59,7 +64,7 @@ function accessLog({ snapshot, runtime }: { snapshot: Snapshot; runtime: Runtime
   const least = LEVELS[snapshot.logging.level] ?? 30
   const render = runtime.pretty ? prettyLine : jsonLine
   return exchange => {
-    const status = statusOf(exchange)
+    const { status } = exchange
     if (levelOf(status) < least) return
     const outcome: Outcome = {
       now: runtime.clock.now(),
@@ -69,11 +74,6 @@ function accessLog({ snapshot, runtime }: { snapshot: Snapshot; runtime: Runtime
     }
     runtime.sink.write(render(exchange, outcome))
   }
-}
-
-/** A client that goes away before there was an answer gets the status that nginx made customary, in figures only. */
-function statusOf({ aborted, response }: Exchange): number {
-  return aborted && !response.headersSent ? 499 : response.statusCode
 }
 
 /** `TRACE_REQUESTS=true` (OBS-17): what came and what went, but for secrets. */

@@ -127,6 +127,7 @@ export class Gateway implements Control {
   }
 
   async #open(): Promise<void> {
+    await this.runtime.recorder?.open()
     this.server.swap(await this.#build(this.#loaded))
     const { server, adminListen } = this.snapshot
     const atAdminDoor = adminListen === undefined ? undefined : false

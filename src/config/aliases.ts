@@ -164,6 +164,8 @@ const MERGED = new Set([
   'identity.password',
   'identity.claims',
   'logging',
+  'recording',
+  'recording.keep',
   'metrics',
   'paths',
   'admin',

@@ -25,7 +25,7 @@ export async function changesBetween(before: Snapshot, after: Snapshot): Promise
     if (stretches.isOver) await stretches.next()
   }
   for (const name of before.services.keys()) if (!after.services.has(name)) changes.push(`- service ${name}`)
-  for (const key of ['identity', 'rateLimits', 'logging', 'metrics', 'paths', 'plugins'] as const)
+  for (const key of ['identity', 'rateLimits', 'logging', 'recording', 'metrics', 'paths', 'plugins'] as const)
     if (!same(before[key], after[key])) changes.push(`~ ${key === 'rateLimits' ? 'rate_limits' : key}`)
   return changes
 }

@@ -25,6 +25,7 @@ import type {
   MetricsSettings,
   PathSettings,
   PluginSettings,
+  RecordingSettings,
   RetrySettings,
   RouteSettings,
   ServerSettings,
@@ -163,6 +164,7 @@ interface Settled {
   storage: StorageSettings
   identity: IdentitySettings
   logging: LoggingSettings
+  recording: RecordingSettings
   metrics: MetricsSettings
   paths: PathSettings
   admin: { listen?: string }
@@ -231,10 +233,11 @@ class Normaliser {
     this.#checkReserved()
     await stretches.next()
     this.#checkConflicts()
+    this.#checkRecording()
     this.#warnAboutUnused()
     await stretches.next()
     const server = this.#server()
-    const { gateway, storage, logging, metrics, paths, admin, plugins, rate_limits } = this.#settled
+    const { gateway, storage, logging, recording, metrics, paths, admin, plugins, rate_limits } = this.#settled
     const identity = this.#identity()
     const content = JSON.stringify([
       { ...this.#settled, server, identity },
@@ -247,6 +250,7 @@ class Normaliser {
       storage,
       identity,
       logging,
+      recording,
       metrics,
       paths,
       adminListen: admin.listen,
@@ -259,6 +263,14 @@ class Normaliser {
       warnings: [...this.#source.problems, ...this.#problems.list].filter(problem => !isError(problem)).sort(byPlace),
       files: this.#source.files
     })
+  }
+
+  /** What the database would not let go of sooner anyway, and what hours are made of. */
+  #checkRecording(): void {
+    const { keep } = this.#settled.recording
+    const path: Path = ['recording', 'keep']
+    if (keep.audit < LEAST_KEPT.audit) this.#problems.add([...path, 'audit'], 'must be at least 30d')
+    if (keep.minutes < LEAST_KEPT.minutes) this.#problems.add([...path, 'minutes'], 'must be at least 6h')
   }
 
   /** With the files of the gateway's own certificate: one that is mended is a reason to read the configuration again. */
@@ -829,6 +841,9 @@ class Normaliser {
     return position
   }
 }
+
+/** In milliseconds. */
+const LEAST_KEPT = { audit: 30 * 86_400_000, minutes: 6 * 3_600_000 }
 
 const NOT_YET = ['circuit_breaker', 'health_check', 'health_check_path', 'health_check_interval', 'weight']
 

@@ -271,6 +271,29 @@ const logging = Type.Object(
   { description: 'What is written to standard output.', default: {} }
 )
 
+const kept = (what: string, value: string) =>
+  duration({ description: `How long ${what}.`, default: value, positive: true })
+
+const recording = Type.Object(
+  {
+    requests_per_second: count(
+      'Most requests a second of which each is written down, picked at random when there are more; 0 for none. All of them are counted.',
+      50,
+      { maximum: 1000 }
+    ),
+    keep: Type.Object(
+      {
+        requests: kept('single requests are kept', '7d'),
+        minutes: kept('counts by the minute are kept, at least 6h', '2d'),
+        hours: kept('counts by the hour are kept', '400d'),
+        audit: kept('the audit log is kept, at least 30d', '400d')
+      },
+      { description: 'How long what happened is kept.', default: {} }
+    )
+  },
+  { description: 'What is kept of what happened, in the database.', default: {} }
+)
+
 const metrics = Type.Object(
   {
     allow: Type.Array(word, {
@@ -564,6 +587,7 @@ export function documentSchema(
       storage,
       identity,
       logging,
+      recording,
       metrics,
       paths,
       admin,
@@ -594,6 +618,7 @@ export type ServerSettings = Static<typeof server>
 export type StorageSettings = Static<typeof storage>
 export type IdentitySettings = Static<typeof identity>
 export type LoggingSettings = Static<typeof logging>
+export type RecordingSettings = Static<typeof recording>
 export type MetricsSettings = Static<typeof metrics>
 export type PathSettings = Static<typeof paths>
 export type RouteSettings = Static<ReturnType<typeof route>>

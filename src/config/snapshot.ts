@@ -11,6 +11,7 @@ import type {
   MetricsSettings,
   PathSettings,
   PluginSettings,
+  RecordingSettings,
   ServerSettings,
   StorageSettings
 } from './schema.ts'
@@ -59,6 +60,7 @@ export interface Snapshot {
   readonly storage: StorageSettings
   readonly identity: IdentitySettings
   readonly logging: LoggingSettings
+  readonly recording: RecordingSettings
   readonly metrics: MetricsSettings
   readonly paths: PathSettings
   readonly adminListen: string | undefined

@@ -16,6 +16,12 @@ export class FixedWindow implements Counter {
     this.#limit = limit.limit
   }
 
+  /** Goes on from what was counted before a restart, in the window that there is at `now`. */
+  restore(used: number, now: number): void {
+    this.#window = Math.floor(now / this.#windowMs)
+    this.#used = used
+  }
+
   available(now: number): number {
     const window = Math.floor(now / this.#windowMs)
     // Only forward: a clock that is set back must not start a window anew.

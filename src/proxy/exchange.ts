@@ -141,6 +141,11 @@ export class Exchange implements RequestView {
     this.fields[1] = id
   }
 
+  /** A client that goes away before there was an answer gets the status that nginx made customary, in figures only. */
+  get status(): number {
+    return this.aborted && !this.response.headersSent ? 499 : this.response.statusCode
+  }
+
   header(name: string): string | undefined {
     const value = this.request.headers[name]
     return Array.isArray(value) ? value.join(', ') : value

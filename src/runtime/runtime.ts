@@ -8,6 +8,7 @@ import type { Store } from '../store/store.ts'
 import type { Log, LogSink } from '../telemetry/log.ts'
 import { RequestMetrics } from '../telemetry/metrics.ts'
 import { createRequestIds } from '../telemetry/request-id.ts'
+import { Recorder } from '../traffic/recorder.ts'
 import { Deadlines } from '../upstream/deadline.ts'
 import { type Clock, systemClock } from './clock.ts'
 import { Leases } from './leases.ts'
@@ -34,6 +35,8 @@ export class Runtime {
   readonly store: Store
   /** Users, keys, services, what happened; undefined with `storage.database: false`, and where nothing is served. */
   readonly database: Database | undefined
+  /** Writes down what happens; undefined without a database. */
+  readonly recorder: Recorder | undefined
   readonly leases = new Leases()
   readonly deadlines: Deadlines
   readonly metrics: RequestMetrics
@@ -68,13 +71,16 @@ export class Runtime {
     this.node = randomBytes(4).toString('hex')
     this.pseudonym = `1.1 sallyport-${this.node}`
     this.startedAt = this.clock.now()
-    const { store, database } = this
+    const { store, database, clock, random, log, node } = this
+    const dropped = this.metrics.recordsDropped
+    if (database !== undefined) this.recorder = new Recorder({ database, store, clock, random, log, node, dropped })
     if (store.kind !== 'memory') this.dependencies.add({ name: store.kind, check: () => store.check() })
     if (database !== undefined) this.dependencies.add({ name: 'database', check: () => database.check() })
   }
 
   async close(): Promise<void> {
     this.deadlines.stop()
+    await this.recorder?.close()
     await this.store.close()
     await this.database?.close()
   }

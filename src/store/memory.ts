@@ -5,18 +5,35 @@ import { TokenBucket } from '../limits/token-bucket.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { TwoGenerations } from '../runtime/two-generations.ts'
 import { LabelledCounter } from '../telemetry/metrics.ts'
-import { type Decision, type LimitRequest, nameOf, type Store, type Usage } from './store.ts'
+import { type Decision, keyOf, type LimitRequest, nameOf, type Store, type Usage } from './store.ts'
 
 /** Most counters kept per generation; the least used go first, so that a flood of names cannot fill the memory. */
 const MAX_COUNTERS = 100_000
 /** Values that are kept before any is looked at for its age. */
 const MIN_TIDY = 1000
 
+/** Windows from this length on are worth keeping over a restart, in milliseconds. */
+const LASTING_MS = 86_400_000
+
 interface Entry {
   readonly counter: Counter
   readonly subject: string
   readonly name: string
   limit: Limit
+  /** Whether it is kept over a restart. */
+  readonly lasting: boolean
+}
+
+/** What has been used of a window that is to outlast this process (RLM-08). */
+export interface Quota {
+  readonly subject: string
+  /** See {@link LimitRequest.counter}. */
+  readonly counter: string
+  readonly limit: number
+  readonly windowMs: number
+  readonly used: number
+  /** When its window ends, in milliseconds since 1970. */
+  readonly endsAt: number
 }
 
 /** The store of a gateway that stands alone. */
@@ -29,6 +46,8 @@ export class MemoryStore implements Store {
   readonly #values = new Map<string, { value: string; expiresAt: number }>()
   #tidyAt = MIN_TIDY
   readonly #origin: number
+  /** Lasting counters that have counted since somebody last asked. */
+  readonly #changed = new Set<Entry>()
   /** The entries of the decision being made; kept between decisions to spare a list for each. */
   readonly #asked: Entry[] = []
 
@@ -61,7 +80,11 @@ export class MemoryStore implements Store {
       }
     }
     if (denied) return this.#denial(requests.length, now)
-    for (let i = 0; i < requests.length; i++) (this.#asked[i] as Entry).counter.take(now)
+    for (let i = 0; i < requests.length; i++) {
+      const entry = this.#asked[i] as Entry
+      entry.counter.take(now)
+      if (entry.lasting) this.#changed.add(entry)
+    }
     return decision(true, tightest as Entry, left, now)
   }
 
@@ -84,7 +107,8 @@ export class MemoryStore implements Store {
   #entry({ key, limit, subject, counter: name }: LimitRequest, now: number): Entry {
     let entry = this.#counters.get(key)
     if (entry === undefined) {
-      entry = { counter: createCounter(limit, now), subject, name, limit }
+      const lasting = limit.algorithm === 'fixed_window' && limit.windowMs >= LASTING_MS
+      entry = { counter: createCounter(limit, now), subject, name, limit, lasting }
       this.#counters.set(key, entry)
     } else if (entry.limit !== limit) {
       entry.limit = limit
@@ -103,7 +127,36 @@ export class MemoryStore implements Store {
   }
 
   async reset(subject: string): Promise<void> {
+    const now = this.#now()
+    for (const entry of this.#counters.values()) {
+      if (entry.subject !== subject || !entry.lasting) continue
+      ;(entry.counter as FixedWindow).restore(0, now)
+      this.#changed.add(entry)
+    }
     this.#counters.deleteWhere((_key, entry) => entry.subject === subject)
+  }
+
+  /** What has been used of long windows and not been told before, for whoever keeps it. */
+  takeQuotas(): Quota[] {
+    const now = this.#now()
+    const changed = [...this.#changed]
+    this.#changed.clear()
+    return changed.map(({ counter, subject, name, limit: { limit, windowMs } }) => {
+      counter.available(now)
+      const endsAt = Math.floor(now / windowMs) * windowMs + windowMs
+      return { subject, counter: name, limit, windowMs, used: counter.used(now), endsAt }
+    })
+  }
+
+  /** Goes on from what {@link takeQuotas} said before a restart, as far as its windows last. */
+  restoreQuotas(quotas: readonly Quota[]): void {
+    const now = this.#now()
+    for (const { subject, counter: name, limit: most, windowMs, used, endsAt } of quotas) {
+      if (endsAt <= now) continue
+      const limit: Limit = { name: nameOf(name), algorithm: 'fixed_window', limit: most, windowMs, burst: most }
+      const entry = this.#entry({ limit, subject, counter: name, key: keyOf(subject, name) }, now)
+      ;(entry.counter as FixedWindow).restore(used, now)
+    }
   }
 
   async get(key: string): Promise<string | undefined> {

@@ -15,7 +15,12 @@ export interface LimitRequest {
 /** @param what the limit it is: `user`, `route:/api/**`; see {@link Usage.name} */
 export function limitRequest(limit: Limit, subject: string, what: string): LimitRequest {
   const counter = `${what}|${limit.windowMs}${limit.algorithm[0]}`
-  return { limit, subject, counter, key: `${subject}\n${counter}` }
+  return { limit, subject, counter, key: keyOf(subject, counter) }
+}
+
+/** What tells a subject's counter from all others. */
+export function keyOf(subject: string, counter: string): string {
+  return `${subject}\n${counter}`
 }
 
 /** The limit that a counter belongs to, from its name. */

@@ -205,6 +205,7 @@ export class RequestMetrics {
   readonly rateLimitHits = new LabelledCounter()
   readonly storeErrors: LabelledCounter
   readonly reloads = new LabelledCounter()
+  readonly recordsDropped = new LabelledCounter()
   readonly connectionsRefused = new LabelledCounter()
   websockets = 0
   generation = { version: '', since: 0 }
@@ -337,6 +338,9 @@ export class RequestMetrics {
         'How far this machine’s clock is ahead of the shared store’s',
         'gauge',
         () => [{ labels: {}, value: this.#store.clockSkewMs / 1000 }]
+      ),
+      family('gateway_records_dropped_total', 'What could not be written to the database and is lost', 'counter', () =>
+        this.recordsDropped.samples()
       ),
       family('gateway_config_reloads_total', 'Configuration changes by result', 'counter', () =>
         this.reloads.samples()
