@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { findProgram } from './support/debian.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { findRedisServer, startRedisServer } from './support/redis-server.ts'
 
@@ -61,6 +62,13 @@ try {
       redis = started.process
       env.TEST_REDIS_URL = started.url
     }
+  }
+  env.CHROMIUM ??= findProgram('chromium')
+  if (env.CHROMIUM === undefined) {
+    process.stdout.write(
+      'no chromium on the PATH, and none to be had from Debian as this user; tests that need a browser are skipped. To run them: apt install chromium, or set CHROMIUM\n'
+    )
+    delete env.CHROMIUM
   }
   if (env.TEST_DATABASE_URL === undefined) {
     postgres = await startPostgres()

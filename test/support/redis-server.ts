@@ -1,27 +1,11 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import net from 'node:net'
+import { findProgram } from './debian.ts'
 import { freePort } from './free-port.ts'
 
-/** Where a redis-server is; from Debian if there is none and this is root; undefined when there is no way. */
+/** Where a redis-server is; undefined when there is no way. */
 export function findRedisServer(): string | undefined {
-  const named = process.env.REDIS_SERVER ?? which('redis-server')
-  if (named !== undefined || process.getuid?.() !== 0 || which('apt-get') === undefined) return named
-  process.stdout.write('installing redis-server from Debian …\n')
-  const options = {
-    stdio: 'ignore' as const,
-    timeout: 180_000,
-    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
-  }
-  if (spawnSync('apt-get', ['install', '-y', '--no-install-recommends', 'redis-server'], options).status !== 0) {
-    spawnSync('apt-get', ['update'], options)
-    spawnSync('apt-get', ['install', '-y', '--no-install-recommends', 'redis-server'], options)
-  }
-  return which('redis-server')
-}
-
-function which(program: string): string | undefined {
-  const { status, stdout } = spawnSync('which', [program], { encoding: 'utf8' })
-  return status === 0 ? stdout.trim() : undefined
+  return process.env.REDIS_SERVER ?? findProgram('redis-server')
 }
 
 export interface RedisServer {
