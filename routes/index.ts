@@ -7,6 +7,7 @@ import type { Snapshot } from '../src/config/snapshot.ts'
 import { collectRoutes } from '../src/openapi.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import admin from './admin.ts'
+import apiKeys from './api-keys.ts'
 import audit from './audit.ts'
 import docs from './docs.ts'
 import gateway from './gateway.ts'
@@ -22,7 +23,7 @@ export interface OwnRoutesOptions {
 
 /** The gateway's own endpoints, behind the ecosystem's own plugins: here a microsecond more or less is nobody's concern. */
 const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => {
-  const { paths, defaults, storage } = options.snapshot
+  const { paths, defaults, storage, identity } = options.snapshot
   await app.register(helmet)
   const origins = (defaults.cors?.options as { origins: string[] } | undefined)?.origins ?? []
   if (origins.length > 0) await app.register(cors, { origin: origins.includes('*') ? '*' : origins })
@@ -36,6 +37,7 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
   const routes = collectRoutes(app)
   if (paths.health !== false) await app.register(health, { ...options, prefix: paths.health })
   await app.register(metrics, options)
+  if (identity.local && paths.api_keys !== false) await app.register(apiKeys, { ...options, prefix: paths.api_keys })
   if (paths.gateway !== false) await app.register(gateway, { ...options, prefix: paths.gateway })
   if (paths.admin !== false) {
     await app.register(admin, { ...options, prefix: paths.admin })

@@ -1,12 +1,9 @@
-import { randomBytes } from 'node:crypto'
 import { type Command, UsageError } from '../cli.ts'
 import { loadConfiguration } from '../gateway.ts'
-import { hashApiKey } from '../identity/api-key.ts'
+import { makeApiKey } from '../identity/api-key.ts'
 import { parseDuration } from '../schema.ts'
 import { signToken } from '../token.ts'
 import { sourcesOf } from './quickstart.ts'
-
-const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567'
 
 const token: Command = {
   summary: 'Makes a token for development, signed with the configuration’s key; or an API key',
@@ -36,8 +33,7 @@ const token: Command = {
   async run(invocation) {
     const { values, json } = invocation
     if (values['api-key']) {
-      const key = `sak_${String(process.env.ENVIRONMENT ?? 'dev').slice(0, 4)}_${[...randomBytes(26)].map(byte => BASE32[byte & 31]).join('')}`
-      const hash = hashApiKey(key).toString('hex')
+      const { key, hash } = makeApiKey(process.env.ENVIRONMENT ?? 'development')
       process.stdout.write(
         json
           ? `${JSON.stringify({ key, hash })}\n`

@@ -853,6 +853,7 @@ export function reservedPatterns(paths: PathSettings): [key: keyof PathSettings,
     ['health', paths.health, true],
     ['metrics', paths.metrics, false],
     ['api_metrics', paths.api_metrics, true],
+    ['api_keys', paths.api_keys, true],
     ['gateway', paths.gateway, true],
     ['admin', paths.admin, true]
   ]

@@ -318,6 +318,7 @@ const paths = Type.Object(
     auth: ownPath('Prefix of logins and sessions.', '/auth'),
     users: ownPath('Prefix of `/me`: who is logged in.', '/users'),
     token: ownPath('OAuth 2.0 password logins.', '/token'),
+    api_keys: ownPath('Prefix of the API keys that users make.', '/api-keys'),
     gateway: ownPath('Prefix of the gateway’s own operations.', '/gateway'),
     admin: ownPath('Prefix of the administration.', '/admin'),
     documentation: Type.Union([Type.Array(Type.String({ pattern: '^/' }), { minItems: 1 }), Type.Literal(false)], {

@@ -1,8 +1,9 @@
-import { createHash, timingSafeEqual } from 'node:crypto'
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { IdentitySettings } from '../config/schema.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Consumer } from './consumer.ts'
 import { identityFields } from './identity-fields.ts'
+import type { StoredKey, StoredKeys } from './stored-keys.ts'
 import { untrusted } from './trouble.ts'
 
 type KeySettings = IdentitySettings['api_keys'][number]
@@ -28,14 +29,43 @@ export function hashApiKey(key: string): Buffer {
   return createHash('sha256').update(key).digest()
 }
 
+/** 32 letters, so that five bits of chance are one of them; none that is taken for another. */
+const LETTERS = 'abcdefghijklmnopqrstuvwxyz234567'
+const RANDOM_LETTERS = 26
+/** Letters behind `sak_{env}_` by which people tell keys apart. */
+const SHOWN_LETTERS = 4
+
+/**
+ * A new key: `sak_dev_` and 130 bits of chance. @returns the key, and what of it may be kept and shown
+ * @param environment as `gateway.environment` says
+ */
+export function makeApiKey(environment: string): { key: string; prefix: string; hash: string } {
+  const start = `sak_${shortName(environment)}_`
+  const letters = [...randomBytes(RANDOM_LETTERS)].map(byte => LETTERS[byte & 31]).join('')
+  const key = start + letters
+  return { key, prefix: start + letters.slice(0, SHOWN_LETTERS), hash: hashApiKey(key).toString('hex') }
+}
+
+/** `dev`, `prod`, or what is left of another name. */
+function shortName(environment: string): string {
+  const name = environment.toLowerCase().replace(/[^a-z0-9]/g, '')
+  if (/^dev(elopment)?$/.test(name) || name === '') return 'dev'
+  return /^prod(uction)?$/.test(name) ? 'prod' : name.slice(0, 16)
+}
+
 const NO_HASH = Buffer.alloc(32)
 
-/** The keys that the configuration lists, by hash: neither a dump of the memory nor the time of an answer tells a key. */
+/**
+ * API keys: those that the configuration lists, and those that users have made (IDN-26). All by hash: neither a dump of the
+ * memory nor the time of an answer tells a key.
+ */
 export class ApiKeys {
   readonly #keys = new Map<string, KnownKey>()
+  readonly #stored: StoredKeys | undefined
 
   /** @throws {ApiKeyError} for a key that nobody could use, or that is there twice */
-  constructor(keys: readonly KeySettings[]) {
+  constructor(keys: readonly KeySettings[], stored?: StoredKeys) {
+    this.#stored = stored
     for (const [i, settings] of keys.entries()) {
       if (keys.findIndex(({ id }) => id === settings.id) !== i)
         throw new ApiKeyError([i, 'id'], `"${settings.id}" is the id of another key`)
@@ -47,16 +77,34 @@ export class ApiKeys {
   }
 
   /**
-   * Whose key this is. The look-up goes by a hash that the caller cannot steer, and the comparison takes as long for a
-   * wrong key as for a right one (H-64). @throws {GatewayError} 401
+   * Whose key this is. The look-up goes by a hash that the caller cannot steer, and whatever the key, there is one hash and
+   * one comparison that takes as long for a wrong key as for a right one (H-64). A promise only for what is seen for the first time.
+   * @throws {GatewayError} 401, or 503 while the database has to be asked and cannot be; also as a rejection
    */
-  authenticate(key: string, clock: Clock): Consumer {
+  authenticate(key: string, clock: Clock): Consumer | Promise<Consumer> {
     const hash = hashApiKey(key)
-    const known = this.#keys.get(hash.toString('hex'))
+    const name = hash.toString('hex')
+    const listed = this.#keys.get(name)
+    const stored = listed === undefined ? this.#stored?.get(name) : undefined
+    const known = listed ?? stored
     const same = timingSafeEqual(hash, known?.hash ?? NO_HASH)
-    if (known === undefined || !same) throw untrusted('unknown_api_key')
-    if (clock.now() >= known.consumer.expiresAt) throw untrusted('expired_api_key')
-    return known.consumer
+    if (known !== undefined && same) return this.#admit(known, stored, clock)
+    const found = this.#stored?.find(key, name)
+    if (found === undefined) throw untrusted('unknown_api_key')
+    return found.then(stored => {
+      const same = timingSafeEqual(hash, stored?.hash ?? NO_HASH)
+      if (stored === undefined || !same) throw untrusted('unknown_api_key')
+      return this.#admit(stored, stored, clock)
+    })
+  }
+
+  /** What has to be asked at every use. */
+  #admit({ consumer }: KnownKey, stored: StoredKey | undefined, clock: Clock): Consumer {
+    if (clock.now() >= consumer.expiresAt) throw untrusted('expired_api_key')
+    if (stored === undefined) return consumer
+    if (!stored.active) throw untrusted('inactive_owner')
+    this.#stored?.noteUse(stored)
+    return consumer
   }
 }
 

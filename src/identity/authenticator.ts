@@ -8,6 +8,7 @@ import { type Issuer, TokenVerifier } from './jwt.ts'
 import { type KeySource, publicKey, StaticKeys, secretKey } from './keys.ts'
 import { checkStrength, isProduction, type LocalKey, localKey } from './local-key.ts'
 import { type FetchReport, PublishedKeys } from './published-keys.ts'
+import type { StoredKeys } from './stored-keys.ts'
 
 export { IdentityError } from './identity-error.ts'
 export { type LocalKey, localKey } from './local-key.ts'
@@ -27,7 +28,7 @@ export class Authenticator {
   /** @throws {IdentityError} */
   constructor(identity: IdentitySettings, local: LocalKey | undefined, production: boolean, runtime: Runtime) {
     this.#runtime = runtime
-    this.apiKeys = apiKeysOf(identity, production)
+    this.apiKeys = apiKeysOf(identity, production, identity.local ? runtime.storedKeys : undefined)
     checkIssuers(identity)
     const given = identity.issuers.map((settings, i) => givenKeys(settings, production, ['identity', 'issuers', i]))
     // From here on nothing can go wrong: what is acquired will be released.
@@ -149,11 +150,11 @@ function givenKeys(settings: IssuerSettings, production: boolean, path: (string 
 }
 
 /** @throws {IdentityError} */
-function apiKeysOf({ api_keys }: IdentitySettings, production: boolean): ApiKeys {
+function apiKeysOf({ api_keys }: IdentitySettings, production: boolean, stored: StoredKeys | undefined): ApiKeys {
   for (const [i, { key }] of api_keys.entries())
     if (key !== undefined) checkStrength(key, production, ['identity', 'api_keys', i, 'key'])
   try {
-    return new ApiKeys(api_keys)
+    return new ApiKeys(api_keys, stored)
   } catch (error) {
     if (error instanceof ApiKeyError) throw new IdentityError(['identity', 'api_keys', ...error.path], error.message)
     throw error

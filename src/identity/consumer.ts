@@ -10,6 +10,8 @@ export interface Consumer {
   readonly tier: string | undefined
   /** To whom the caller belongs, among several that share a service. */
   readonly tenant?: string | undefined
+  /** The user of the database who it is, or for whom it acts; undefined for everybody else. */
+  readonly userId?: string
   /** How we knew. */
   readonly credential: 'jwt' | 'api_key'
   /** The token's claims, or an empty object. */

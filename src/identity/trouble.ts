@@ -80,9 +80,18 @@ export const TROUBLE = {
   },
   unknown_api_key: token(
     'The provided API key is not valid.',
-    'no identity.api_keys[] has it; compare `sallyport token --api-key` hashes'
+    'no identity.api_keys[] has it (compare `sallyport token --api-key` hashes), and none of the database: it may have been rotated or deleted'
   ),
-  expired_api_key: token('The API key has expired.', 'the expires_at of this key has passed')
+  expired_api_key: token(
+    'The API key has expired.',
+    'the expires_at of this key has passed, or the time for which a rotated one was still good'
+  ),
+  inactive_owner: token('The provided API key is not valid.', 'the user to whom this key belongs is not active'),
+  api_keys_unavailable: {
+    code: 'service_unavailable',
+    details: 'The API key cannot be checked at the moment.',
+    advice: 'the key has not been seen before, and the database is out of reach: look at /health/dependencies'
+  }
 } as const satisfies Record<string, Entry>
 
 export type Trouble = keyof typeof TROUBLE
@@ -117,8 +126,10 @@ function fieldsOf(reason: Trouble, details: string): { headers: readonly string[
       return { headers: challenge('invalid_request', details) }
     case 'unknown_api_key':
     case 'expired_api_key':
+    case 'inactive_owner':
       return { headers: ['www-authenticate', `ApiKey realm="${REALM}"`] }
     case 'keys_unavailable':
+    case 'api_keys_unavailable':
       return { headers: ['retry-after', '5'], proxyStatus: 'proxy_internal_response' }
     default:
       return { headers: challenge('invalid_token', details) }

@@ -3,6 +3,7 @@ import type { Logger } from 'pino'
 import type { Database } from '../database/database.ts'
 import { Passwords } from '../identity/password.ts'
 import { Revocations } from '../identity/revocation.ts'
+import { StoredKeys } from '../identity/stored-keys.ts'
 import { MemoryStore } from '../store/memory.ts'
 import type { Store } from '../store/store.ts'
 import type { Log, LogSink } from '../telemetry/log.ts'
@@ -42,6 +43,8 @@ export class Runtime {
   readonly metrics: RequestMetrics
   readonly revocations: Revocations
   readonly passwords = new Passwords()
+  /** API keys of the database; undefined without one. */
+  readonly storedKeys: StoredKeys | undefined
   readonly requestId: () => string
   readonly dependencies = new Set<Dependency>()
   /** This process, among all gateways. */
@@ -67,6 +70,7 @@ export class Runtime {
     this.deadlines = new Deadlines(this.clock)
     this.metrics = new RequestMetrics(this.store)
     this.revocations = new Revocations(this.store, this.clock)
+    this.storedKeys = this.database === undefined ? undefined : new StoredKeys(this.database, this)
     this.requestId = createRequestIds(this.clock)
     this.node = randomBytes(4).toString('hex')
     this.pseudonym = `1.1 sallyport-${this.node}`
@@ -82,6 +86,7 @@ export class Runtime {
     this.deadlines.stop()
     await this.recorder?.close()
     await this.store.close()
+    await this.storedKeys?.close()
     await this.database?.close()
   }
 }

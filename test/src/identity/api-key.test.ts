@@ -3,7 +3,8 @@ import { syncBuiltinESMExports } from 'node:module'
 import t from 'tap'
 import type { IdentitySettings } from '../../../src/config/schema.ts'
 import { GatewayError } from '../../../src/errors.ts'
-import { ApiKeyError, ApiKeys, hashApiKey } from '../../../src/identity/api-key.ts'
+import { ApiKeyError, ApiKeys, hashApiKey, makeApiKey } from '../../../src/identity/api-key.ts'
+import type { Consumer } from '../../../src/identity/consumer.ts'
 import { FakeClock } from '../../support/clock.ts'
 
 type Settings = IdentitySettings['api_keys'][number]
@@ -33,12 +34,12 @@ function objection(...keys: Settings[]): [path: unknown, message: string] | unde
 
 t.test('IDN-26 a key from the configuration is its holder, with roles, permissions and tier', async t => {
   const keys = new ApiKeys([setting({ name: 'Builds', roles: ['ci'], permissions: ['orders.read'], tier: 'pro' })])
-  const consumer = keys.authenticate(KEY, new FakeClock())
+  const consumer = keys.authenticate(KEY, new FakeClock()) as Consumer
   t.match(consumer, { key: 'key:ci', kind: 'api_key', id: 'ci', name: 'Builds', tier: 'pro', credential: 'api_key' })
   t.same([consumer.roles, consumer.permissions], [['ci'], ['orders.read']])
   t.equal(keys.authenticate(KEY, new FakeClock()), consumer, 'the same holder each time')
   const hashed = new ApiKeys([setting({ key: undefined, hash: hashApiKey(KEY).toString('hex') })])
-  t.equal(hashed.authenticate(KEY, new FakeClock()).key, 'key:ci')
+  t.match(hashed.authenticate(KEY, new FakeClock()), { key: 'key:ci' })
 })
 
 t.test('H-63 nothing but the key itself is the key', async t => {
@@ -121,4 +122,24 @@ t.test('IDN-26 a list that cannot be meant so is refused, and says where', async
       [[0, 'expires_at'], /is no RFC 3339 time/],
       `"${time}" would never come`
     )
+})
+
+t.test('IDN-23 a new key is 26 letters of chance behind the name of its environment', async t => {
+  const prefixes = [
+    ['development', 'dev'],
+    ['Production', 'prod'],
+    ['prod', 'prod'],
+    ['staging-eu', 'stagingeu'],
+    ['', 'dev'],
+    ['x'.repeat(40), 'x'.repeat(16)]
+  ] as const
+  for (const [environment, name] of prefixes) {
+    const { key, prefix, hash } = makeApiKey(environment)
+    t.match(key, new RegExp(`^sak_${name}_[a-z2-7]{26}$`))
+    t.equal(key.slice(0, `sak_${name}_`.length + 4), prefix, 'four letters tell keys apart')
+    t.equal(hash, hashApiKey(key).toString('hex'))
+  }
+  const letters = Array.from({ length: 2000 }, () => makeApiKey('dev').key.slice(8)).join('')
+  t.equal(new Set(letters).size, 32, 'every letter comes up')
+  t.equal(new Set(Array.from({ length: 1000 }, () => makeApiKey('dev').key)).size, 1000)
 })
