@@ -6,7 +6,7 @@ import { parseToken } from '../src/identity/token-form.ts'
 import { network } from '../src/limits/plan.ts'
 import { compareRoutes } from '../src/routing/table.ts'
 import { Type } from '../src/schema.ts'
-import { fromStore, guardOwnEndpoints } from './guard.ts'
+import { fromStore, guardOwnEndpoints, LIMITS_USED, limitsUsed } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
 import { administrators } from './operation.ts'
 
@@ -38,18 +38,7 @@ const SWITCH = Type.Object({
 })
 const LIMITS = Type.Object({
   consumer: Type.String({ description: 'Who.', examples: ['user:alice'] }),
-  limits: Type.Array(
-    Type.Object({
-      name: Type.String({ description: 'Which limit.', examples: ['roles.user'] }),
-      algorithm: Type.String({ description: 'How it counts.', examples: ['sliding_window'] }),
-      limit: Type.Integer({ description: 'Requests in a window.', examples: [60] }),
-      window_seconds: Type.Number({ description: 'Length of the window, in seconds.', examples: [60] }),
-      used: Type.Number({ description: 'Requests used of it.', examples: [12] }),
-      remaining: Type.Number({ description: 'Requests left of it.', examples: [48] }),
-      reset_seconds: Type.Integer({ description: 'Seconds until all of it is there again.', examples: [34] })
-    }),
-    { description: 'Limits that have been used.' }
-  )
+  limits: LIMITS_USED
 })
 const REVOCATION = Type.Object(
   {
@@ -96,19 +85,7 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
     administrators('What a caller has used, and what is left', { params: CONSUMER, answers: { 200: LIMITS } }),
     async ({ params }) => {
       const consumer = subjectOf(params.consumer)
-      const usages = await fromStore(runtime.store.usage(consumer, snapshot.rateLimits))
-      return {
-        consumer,
-        limits: usages.map(({ name, algorithm, limit, windowMs, used, remaining, resetMs }) => ({
-          name,
-          algorithm,
-          limit,
-          window_seconds: windowMs / 1000,
-          used,
-          remaining,
-          reset_seconds: Math.ceil(resetMs / 1000)
-        }))
-      }
+      return { consumer, limits: await limitsUsed(runtime, consumer, snapshot.rateLimits) }
     }
   )
 

@@ -5,6 +5,7 @@ import { refuse } from '../src/errors.ts'
 import type { Limit } from '../src/limits/limit.ts'
 import { network } from '../src/limits/plan.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
+import { Type } from '../src/schema.ts'
 import { limitRequest, type StoreTerms, StoreUnreachable } from '../src/store/store.ts'
 import type { OwnRoutesOptions } from './index.ts'
 
@@ -44,6 +45,34 @@ export async function fromStore<T>(answer: Promise<T>): Promise<T> {
     if (!(error instanceof StoreUnreachable)) throw error
     throw refuse('service_unavailable', { reason: `store ${error.code}`, headers: ['retry-after', '1'] })
   }
+}
+
+/** How the limits of a caller stand. */
+export const LIMITS_USED = Type.Array(
+  Type.Object({
+    name: Type.String({ description: 'Which limit.', examples: ['user'] }),
+    algorithm: Type.String({ description: 'How it counts.', examples: ['sliding_window'] }),
+    limit: Type.Number({ description: 'Requests in a window.', examples: [60] }),
+    window_seconds: Type.Number({ description: 'Length of the window, in seconds.', examples: [60] }),
+    used: Type.Number({ description: 'Requests used of it.', examples: [12] }),
+    remaining: Type.Number({ description: 'Requests left of it.', examples: [48] }),
+    reset_seconds: Type.Integer({ description: 'Seconds until all of it is there again.', examples: [34] })
+  }),
+  { description: 'Limits that have been used.' }
+)
+
+/** What a caller has used of his limits. @throws {GatewayError} 503 while the store is out of reach */
+export async function limitsUsed({ store }: Runtime, consumer: string, terms: StoreTerms) {
+  const usages = await fromStore(store.usage(consumer, terms))
+  return usages.map(({ name, algorithm, limit, windowMs, used, remaining, resetMs }) => ({
+    name,
+    algorithm,
+    limit,
+    window_seconds: windowMs / 1000,
+    used,
+    remaining,
+    reset_seconds: Math.ceil(resetMs / 1000)
+  }))
 }
 
 const limit: Limit = {

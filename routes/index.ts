@@ -14,6 +14,7 @@ import gateway from './gateway.ts'
 import health from './health.ts'
 import metrics from './metrics.ts'
 import { validatorCompiler } from './operation.ts'
+import traffic from './traffic.ts'
 
 export interface OwnRoutesOptions {
   readonly snapshot: Snapshot
@@ -43,6 +44,7 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
     await app.register(admin, { ...options, prefix: paths.admin })
     if (storage.database) await app.register(audit, { ...options, prefix: paths.admin })
   }
+  if (storage.database) await app.register(traffic, options)
   if (paths.documentation !== false) await app.register(docs, { ...options, routes })
 }
 

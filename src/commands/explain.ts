@@ -148,9 +148,9 @@ function notFound({ statusCode, code, reason, headers = [] }: GatewayError): str
 }
 
 /** Whose an endpoint is that no route of the configuration made. */
-function ownerOf({ pattern }: RouteMatch, { paths }: Snapshot): string {
+function ownerOf({ pattern }: RouteMatch, snapshot: Snapshot): string {
   const own = pattern as Pattern
-  const [key, path] = reservedPatterns(paths).find(([, path]) => covers(parsePattern(path), own)) ?? []
+  const [key, path] = reservedPatterns(snapshot).find(([, path]) => covers(parsePattern(path), own)) ?? []
   return key === undefined ? `a plugin: ${own.source}` : `the gateway itself: ${path} (paths.${key})`
 }
 

@@ -12,7 +12,7 @@ const routes: Command = {
     const loaded = await loadConfiguration(sourcesOf(invocation))
     const { snapshot } = loaded
     const sorted = [...snapshot.routes].sort(compareRoutes)
-    const reserved = reservedPatterns(snapshot.paths).map(([, path]) => path)
+    const reserved = reservedPatterns(snapshot).map(([, path]) => path)
     const own = [...reserved, ...(await pluginPaths(loaded, reserved))]
     if (invocation.json) {
       const list = sorted.map(route => ({

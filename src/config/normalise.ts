@@ -772,7 +772,7 @@ class Normaliser {
 
   #ownPatterns(): { key: keyof PathSettings; pattern: Pattern }[] {
     const own: { key: keyof PathSettings; pattern: Pattern }[] = []
-    for (const [key, source] of reservedPatterns(this.#settled.paths)) {
+    for (const [key, source] of reservedPatterns(this.#settled)) {
       const path: Path = ['paths', key]
       const plain = this.#attempt(() => parsePattern(source.replace(/\/\*\*$/, '')), path)
       if (plain === undefined) continue
@@ -848,14 +848,20 @@ const LEAST_KEPT = { audit: 30 * 86_400_000, minutes: 6 * 3_600_000 }
 const NOT_YET = ['circuit_breaker', 'health_check', 'health_check_path', 'health_check_interval', 'weight']
 
 /** The paths that the gateway keeps for itself, with the setting that moves them. */
-export function reservedPatterns(paths: PathSettings): [key: keyof PathSettings, source: string][] {
+export function reservedPatterns({
+  paths,
+  storage
+}: Pick<Snapshot, 'paths' | 'storage'>): [key: keyof PathSettings, source: string][] {
   const list: [keyof PathSettings, string | false, boolean][] = [
     ['health', paths.health, true],
     ['metrics', paths.metrics, false],
     ['api_metrics', paths.api_metrics, true],
     ['api_keys', paths.api_keys, true],
     ['gateway', paths.gateway, true],
-    ['admin', paths.admin, true]
+    ['admin', paths.admin, true],
+    ['traffic', storage.database && paths.traffic, false],
+    ['usage', storage.database && paths.usage, true],
+    ['errors', storage.database && paths.errors, false]
   ]
   for (const prefix of paths.documentation || []) {
     const base = prefix.replace(/\/$/, '')

@@ -321,6 +321,9 @@ const paths = Type.Object(
     api_keys: ownPath('Prefix of the API keys that users make.', '/api-keys'),
     gateway: ownPath('Prefix of the gateway’s own operations.', '/gateway'),
     admin: ownPath('Prefix of the administration.', '/admin'),
+    traffic: ownPath('Requests over time.', '/traffic'),
+    usage: ownPath('Who or what asked or was asked most, and one’s own usage.', '/usage'),
+    errors: ownPath('Requests that failed.', '/errors'),
     documentation: Type.Union([Type.Array(Type.String({ pattern: '^/' }), { minItems: 1 }), Type.Literal(false)], {
       description:
         'Prefixes under which `/docs`, `/redoc` and `/openapi.json` are; the pages read the first one’s. `false` switches them off.',

@@ -162,6 +162,8 @@ const EXAMPLES: Record<string, string> = {
   '^https?://': 'write http://host:port or https://host',
   '^.+:\\d+$': 'write 127.0.0.1:9090',
   '^[A-Za-z]+$': 'write a method, such as GET',
+  '^[1-9](?:xx|[0-9][0-9])$': 'write a status such as 404, or a class such as 5xx',
+  '^\\P{Cc}*$': 'it may not hold control characters',
   '^[0-9a-f]{64}$': 'write the 64 hex digits of a SHA-256'
 }
 

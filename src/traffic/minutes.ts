@@ -4,15 +4,21 @@ import { apiKeyOf, endpointOf, storable, userOf } from './caller.ts'
 import { bucketOf, LATENCY_BUCKETS } from './latency.ts'
 
 export const MINUTE = 60_000
+export const HOUR = 60 * MINUTE
 /** Most series of a minute; what is beyond is counted without saying of whom, and from twice as many on without saying of what. */
 const MOST_SERIES = 500
 /** Most series that wait for a database that is away … */
 const MOST_WAITING = 10 * MOST_SERIES
 /** … and for how long, in milliseconds: by then the hour that they belong to may have been closed. */
-export const LONGEST_WAIT = 60 * MINUTE
+export const LONGEST_WAIT = HOUR
 
 /** What stands in a report for callers, endpoints and services of which there were too many. */
 export const OTHER = '(other)'
+
+/** From when on there are minutes, if they are kept for `keptMs`; all in milliseconds. */
+export function oldestMinute(keptMs: number, now: number): number {
+  return now - (now % HOUR) - keptMs
+}
 
 /** Requests of one caller to one endpoint with one status, within a minute. */
 export class Series {

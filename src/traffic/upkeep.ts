@@ -2,9 +2,8 @@ import { type RawBuilder, sql, type Transaction } from 'kysely'
 import type { RecordingSettings } from '../config/schema.ts'
 import type { Database } from '../database/database.ts'
 import type { Tables } from '../database/tables.ts'
-import { LONGEST_WAIT, MINUTE } from './minutes.ts'
+import { HOUR, LONGEST_WAIT, oldestMinute } from './minutes.ts'
 
-export const HOUR = 60 * MINUTE
 /** How long an hour is over before it is closed: by then every gateway has written what it knew, or forgotten it. */
 const CLOSED_AFTER = 2 * LONGEST_WAIT
 /** What is let go of by its age, and of how many different times in one transaction. */
@@ -30,18 +29,13 @@ export async function upkeep(database: Database, keep: RecordingSettings['keep']
   await repeat(whenMine, transaction => closeHour(transaction, database.kind, now))
   const closed = await closedUntil(database.db)
   const old: [Old, number][] = [
-    [MINUTES, Math.min(oldestMinute(keep, now), closed)],
+    [MINUTES, Math.min(oldestMinute(keep.minutes, now), closed)],
     [HOURS, now - keep.hours],
     [REQUESTS, now - keep.requests],
     [AUDIT, now - keep.audit],
     [QUOTAS, now]
   ]
   for (const [what, before] of old) await repeat(whenMine, transaction => forget(transaction, what, before))
-}
-
-/** From when on minutes are sure to be there. */
-export function oldestMinute({ minutes }: RecordingSettings['keep'], now: number): number {
-  return now - (now % HOUR) - minutes
 }
 
 /** Until when there are hours; from then on there are minutes only. */
