@@ -11,9 +11,11 @@ import apiKeys from './api-keys.ts'
 import audit from './audit.ts'
 import docs from './docs.ts'
 import gateway from './gateway.ts'
+import gatewayServices from './gateway-services.ts'
 import health from './health.ts'
 import metrics from './metrics.ts'
 import { validatorCompiler } from './operation.ts'
+import services from './services.ts'
 import traffic from './traffic.ts'
 
 export interface OwnRoutesOptions {
@@ -39,7 +41,11 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
   if (paths.health !== false) await app.register(health, { ...options, prefix: paths.health })
   await app.register(metrics, options)
   if (identity.local && paths.api_keys !== false) await app.register(apiKeys, { ...options, prefix: paths.api_keys })
-  if (paths.gateway !== false) await app.register(gateway, { ...options, prefix: paths.gateway })
+  if (paths.services !== false && storage.database) await app.register(services, { ...options, prefix: paths.services })
+  if (paths.gateway !== false) {
+    await app.register(gateway, { ...options, prefix: paths.gateway })
+    await app.register(gatewayServices, { ...options, prefix: paths.gateway })
+  }
   if (paths.admin !== false) {
     await app.register(admin, { ...options, prefix: paths.admin })
     if (storage.database) await app.register(audit, { ...options, prefix: paths.admin })

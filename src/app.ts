@@ -11,6 +11,7 @@ import { pluginFailure, policyPlugin, replyFields } from './policy-hooks.ts'
 import { type Exchange, exchangeOf } from './proxy/exchange.ts'
 import type { Route } from './proxy/route.ts'
 import { CLOSE, type Tunnel } from './proxy/tunnel.ts'
+import type { Registry } from './registry/registry.ts'
 import { parsePattern } from './routing/pattern.ts'
 import { type RouteMatch, RouteTable } from './routing/table.ts'
 import { http } from './runtime/node.ts'
@@ -60,6 +61,10 @@ export interface Control {
   ready(): boolean
   status(): { version: string; appliedAt: number; error: string | undefined }
   setRouteEnabled(id: string, enabled: boolean): Promise<boolean>
+  /** Services that are registered by the API; undefined without a database. */
+  readonly registry: Registry | undefined
+  /** Where it listens. */
+  readonly ports: readonly number[]
 }
 
 /**
@@ -122,7 +127,10 @@ export class Generation {
     if (found === undefined) exchange.refusal = this.#refusalOf(exchange)
     else if (!this.#isAtTheRightDoor(found, exchange))
       exchange.refusal = refuse('not_found', { reason: 'another_door' })
-    else if (!('own' in found)) {
+    else if ('own' in found) {
+      // A service whose address is ours must not lead to the administration (H-122).
+      if (exchange.hasPassed(this.#runtime.pseudonym)) exchange.refusal = refuse('loop_detected')
+    } else {
       exchange.refusal = faultOf(exchange, found)
       if (exchange.refusal === undefined) exchange.route = found
     }

@@ -2,7 +2,7 @@ import type { Logger } from 'pino'
 import type { Concern } from '../plugins/index.ts'
 import { type Control, createGeneration, type Generation } from './app.ts'
 import { changesBetween } from './config/diff.ts'
-import { type ConfigSources, createSnapshot, readDocument } from './config/normalise.ts'
+import { type ConfigSources, createSnapshot, readDocument, type SourceDocument } from './config/normalise.ts'
 import { ConfigError, formatProblem } from './config/problem.ts'
 import type { Snapshot } from './config/snapshot.ts'
 import { type Seen, seenNow, watchFiles } from './config/watch.ts'
@@ -12,6 +12,8 @@ import { refuse } from './errors.ts'
 import { type Concerns, loadConcerns } from './plugins.ts'
 import type { Policy } from './policy.ts'
 import { pluginFailure } from './policy-hooks.ts'
+import { type Host, Registry } from './registry/registry.ts'
+import { type RegisteredService, withRegistered } from './registry/service.ts'
 import { type Clock, systemClock } from './runtime/clock.ts'
 import { Runtime } from './runtime/runtime.ts'
 import type { TObject } from './schema.ts'
@@ -25,6 +27,15 @@ export interface Loaded {
   readonly concerns: Concerns
   /** What was looked at on the way: a change of it is a reason to read again. */
   readonly seen: Seen
+  /** What the snapshot was made of. */
+  readonly source: SourceDocument
+}
+
+/** A configuration with the registered services, ready to serve. */
+interface Built {
+  readonly loaded: Loaded
+  readonly snapshot: Snapshot
+  readonly generation: Generation
 }
 
 /**
@@ -35,8 +46,8 @@ export interface Loaded {
 export async function loadConfiguration(sources: ConfigSources, seen: Seen = new Map()): Promise<Loaded> {
   const source = await readDocument(sources, seen)
   const concerns = await loadConcerns(source.document, seen)
-  const problems = [...source.problems, ...concerns.problems]
-  return { snapshot: await createSnapshot({ ...source, problems }, concerns.dialect), concerns, seen }
+  const whole = { ...source, problems: [...source.problems, ...concerns.problems] }
+  return { snapshot: await createSnapshot(whole, concerns.dialect), concerns, seen, source: whole }
 }
 
 /** Checks a configuration as far as a start would, short of opening a port: policies are compiled, too. @throws {ConfigError} */
@@ -70,7 +81,9 @@ export const NO_CONTROL: Control = {
   reload: () => Promise.reject(new Error('not running')),
   ready: () => false,
   status: () => ({ version: '', appliedAt: 0, error: undefined }),
-  setRouteEnabled: async () => false
+  setRouteEnabled: async () => false,
+  registry: undefined,
+  ports: []
 }
 
 const SHUTTING_DOWN = refuse('service_unavailable', { details: 'The gateway is shutting down.' })
@@ -79,12 +92,17 @@ const SHUTTING_DOWN = refuse('service_unavailable', { details: 'The gateway is s
 export class Gateway implements Control {
   readonly runtime: Runtime
   readonly server: GatewayServer
+  /** Services that are registered by the API, if there is a database for them. */
+  readonly registry: Registry<Built> | undefined
   readonly #sources: ConfigSources
   readonly #setUp = new WeakSet<Policy>()
   /** Routes that an administrator has switched on or off, until the next start. */
   readonly #switched = new Map<string, boolean>()
   /** What the process was started with, whatever the configuration has come to say since. */
   readonly #atStart: Readonly<Record<string, unknown>>
+  /** What the files say. */
+  #files: Loaded
+  /** That, with the registered services. */
   #loaded: Loaded
   #seen: Seen
   /** The files of the listener's certificate, as they were just before they were read. */
@@ -96,9 +114,11 @@ export class Gateway implements Control {
   #closing: Promise<void> | undefined
   /** Where it listens. */
   port = 0
+  readonly ports: number[] = []
 
   private constructor(sources: ConfigSources, loaded: Loaded, runtime: Runtime) {
     this.#sources = sources
+    this.#files = loaded
     this.#loaded = loaded
     this.#seen = loaded.seen
     this.#atStart = settingsOfTheProcess(loaded.snapshot)
@@ -106,6 +126,17 @@ export class Gateway implements Control {
     this.server = new GatewayServer(loaded.snapshot.server, runtime)
     this.#certificateSeen = seenNow(this.server.certificateFiles)
     this.#appliedAt = runtime.clock.now()
+    const { database, log } = runtime
+    this.registry = database && new Registry(database, this.#registryHost(), log)
+  }
+
+  #registryHost(): Host<Built> {
+    return {
+      compile: services => this.#compile(this.#files, services),
+      serve: built => this.#serve(built, this.runtime.clock.monotonic()),
+      discard: ({ generation }) => generation.close(),
+      exclusively: work => this.#oneAtATime(work)
+    }
   }
 
   /**
@@ -128,13 +159,32 @@ export class Gateway implements Control {
 
   async #open(): Promise<void> {
     await this.runtime.recorder?.open()
-    this.server.swap(await this.#build(this.#loaded))
+    await this.registry?.open()
+    const { loaded, generation } = await this.#compileAll(this.#files)
+    this.#loaded = loaded
+    this.server.swap(generation)
     const { server, adminListen } = this.snapshot
     const atAdminDoor = adminListen === undefined ? undefined : false
     this.port = (await this.server.listen(server.host, server.port, atAdminDoor)).port
+    this.ports.push(this.port)
     if (adminListen === undefined) return
     const [, host, port] = /^(.+):(\d+)$/.exec(adminListen) as unknown as [string, string, string]
-    await this.server.listen(host, Number(port), true)
+    this.ports.push((await this.server.listen(host, Number(port), true)).port)
+  }
+
+  /** With all registered services that go with these files. */
+  #compileAll(files: Loaded): Promise<Built> {
+    const compile = (services: readonly RegisteredService[]) => this.#compile(files, services)
+    return this.registry === undefined ? compile([]) : this.registry.compile(compile)
+  }
+
+  async #compile(files: Loaded, services: readonly RegisteredService[]): Promise<Built> {
+    const snapshot =
+      services.length === 0
+        ? files.snapshot
+        : await createSnapshot(withRegistered(files.source, services), files.concerns.dialect)
+    const loaded = { ...files, snapshot }
+    return { loaded, snapshot, generation: await this.#build(loaded) }
   }
 
   get snapshot(): Snapshot {
@@ -180,14 +230,14 @@ export class Gateway implements Control {
     try {
       const loaded = await loadConfiguration(this.#sources, seen)
       this.#seen = seen
-      if (loaded.snapshot.version === this.snapshot.version && this.#changedPlugins(loaded).length === 0) {
+      if (loaded.snapshot.version === this.#files.snapshot.version && this.#changedPlugins(loaded).length === 0) {
         this.#error = undefined
         runtime.log.info(`configuration ${shortVersion(this.snapshot)} has been read again: nothing has changed`)
-        return { version: loaded.snapshot.version, changed: false }
+        return { version: this.snapshot.version, changed: false }
       }
       await this.#apply(loaded)
       runtime.metrics.reloads.inc({ result: 'applied' })
-      return { version: loaded.snapshot.version, changed: true }
+      return { version: this.snapshot.version, changed: true }
     } catch (error) {
       // What mends it may be in a file that this reading did not come to: it is followed, as it is by now.
       this.#seen = new Map([...seenNow([...this.#seen.keys()]), ...seen])
@@ -209,32 +259,40 @@ export class Gateway implements Control {
 
   /** Plugins whose files have changed; a plugin that comes or goes shows in the configuration. */
   #changedPlugins(loaded: Loaded): string[] {
-    const running = new Set(this.#loaded.concerns.order.map(({ origin }) => origin?.url))
+    const running = new Set(this.#files.concerns.order.map(({ origin }) => origin?.url))
     return loaded.concerns.order.filter(({ origin }) => !running.has(origin?.url)).map(({ name }) => name)
   }
 
-  async #apply(loaded: Loaded): Promise<void> {
+  async #apply(files: Loaded): Promise<void> {
     const { runtime } = this
     const since = runtime.clock.monotonic()
-    const generation = await this.#build(loaded)
+    const built = await this.#compileAll(files)
     const before = this.snapshot
-    const plugins = this.#changedPlugins(loaded).map(name => `~ plugin ${name}`)
+    this.#error = undefined
+    const plugins = this.#changedPlugins(files).map(name => `~ plugin ${name}`)
+    this.#files = files
+    await this.#serve(built, since, plugins)
+    for (const problem of files.snapshot.warnings) runtime.log.warn(formatProblem(problem))
+    if (before.logging.level !== files.snapshot.logging.level) runtime.log.level = files.snapshot.logging.level
+    const [started, now] = [this.#atStart, settingsOfTheProcess(files.snapshot)]
+    for (const [key, value] of Object.entries(now)) {
+      if (started[key] !== value) runtime.log.warn(`"${key}" has changed; that takes effect at the next start`)
+    }
+  }
+
+  /** @param since when it was begun to be made, for the log */
+  async #serve({ loaded, generation }: Built, since: number, further: readonly string[] = []): Promise<void> {
+    const { runtime } = this
+    const before = this.snapshot
     this.#loaded = loaded
     this.#appliedAt = runtime.clock.now()
-    this.#error = undefined
     this.server.swap(generation)
     const took = Math.round(runtime.clock.monotonic() - since)
-    const changes = [...(await changesBetween(before, loaded.snapshot)), ...plugins]
+    const changes = [...(await changesBetween(before, loaded.snapshot)), ...further]
     runtime.log.info(
       { generation: loaded.snapshot.version, took_ms: took },
       `configuration ${shortVersion(before)} → ${shortVersion(loaded.snapshot)}: ${changes.join(', ') || 'no visible change'}  (swap ${took} ms)`
     )
-    for (const problem of loaded.snapshot.warnings) runtime.log.warn(formatProblem(problem))
-    if (before.logging.level !== loaded.snapshot.logging.level) runtime.log.level = loaded.snapshot.logging.level
-    const [started, now] = [this.#atStart, settingsOfTheProcess(loaded.snapshot)]
-    for (const [key, value] of Object.entries(now)) {
-      if (started[key] !== value) runtime.log.warn(`"${key}" has changed; that takes effect at the next start`)
-    }
   }
 
   async #build(loaded: Loaded): Promise<Generation> {
@@ -288,6 +346,7 @@ export class Gateway implements Control {
   async #close(graceMs: number): Promise<void> {
     if (graceMs > 0) await this.server.withdraw()
     await this.#applying
+    this.registry?.close()
     this.#unwatch?.()
     await this.server.close(graceMs)
     await this.runtime.close()

@@ -22,7 +22,8 @@ const SHARED_BY_ROUTES = new Set([
   'routes/guard.ts',
   'routes/operation.ts',
   'routes/listing.ts',
-  'routes/preconditions.ts'
+  'routes/preconditions.ts',
+  'routes/service-health.ts'
 ])
 
 interface Rule {

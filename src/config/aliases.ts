@@ -169,6 +169,7 @@ const MERGED = new Set([
   'metrics',
   'paths',
   'admin',
+  'registry',
   'defaults',
   'services',
   'rate_limits',

@@ -1,4 +1,5 @@
 import { matchKey, RouteTable } from '../routing/table.ts'
+import { inWords } from './problem.ts'
 import type { RouteConfig } from './snapshot.ts'
 
 /** A route that is never asked for one of its hosts, or at all, since another goes first. */
@@ -17,7 +18,7 @@ export function conflictsAmong(routes: readonly RouteConfig[]): Conflict[] {
 
 /** What is wrong, as the problem of `route`. */
 export function conflictInWords(route: RouteConfig, by: RouteConfig, host: string | undefined): string {
-  const where = by.at === undefined ? '' : ` at ${by.at.file}:${by.at.line}`
+  const where = inWords(by.at)
   if (matchKey(route) === matchKey(by))
     return `matches the same requests as the route${where}; one of them would never be asked`
   return `is never reached${host === undefined ? '' : ` for the host ${host}`}: the route ${by.label}${where} goes first and takes all of it`

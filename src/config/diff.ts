@@ -2,6 +2,8 @@ import { systemClock } from '../runtime/clock.ts'
 import { Stretches } from '../runtime/stretches.ts'
 import type { RouteConfig, Snapshot } from './snapshot.ts'
 
+const SETTINGS = ['identity', 'rateLimits', 'registry', 'logging', 'recording', 'metrics', 'paths', 'plugins'] as const
+
 /** What has changed between two configurations, in a few words for the log. */
 export async function changesBetween(before: Snapshot, after: Snapshot): Promise<string[]> {
   const old = new Map(before.routes.map(route => [route.id, route]))
@@ -25,7 +27,7 @@ export async function changesBetween(before: Snapshot, after: Snapshot): Promise
     if (stretches.isOver) await stretches.next()
   }
   for (const name of before.services.keys()) if (!after.services.has(name)) changes.push(`- service ${name}`)
-  for (const key of ['identity', 'rateLimits', 'logging', 'recording', 'metrics', 'paths', 'plugins'] as const)
+  for (const key of SETTINGS)
     if (!same(before[key], after[key])) changes.push(`~ ${key === 'rateLimits' ? 'rate_limits' : key}`)
   return changes
 }

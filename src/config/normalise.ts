@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { ConnectionOptions } from 'node:tls'
 import type { RateLimitsSettings } from '../limits/settings.ts'
+import { addressOf, isNetwork, NETWORK_WORDS, type Networks, networksOf } from '../registry/networks.ts'
 import { compileCondition, compileRegex, RegexError } from '../routing/conditions.ts'
 import { covers, type Pattern, PatternError, parsePattern } from '../routing/pattern.ts'
 import { matchKey, type RouteMatch } from '../routing/table.ts'
@@ -10,6 +11,7 @@ import { systemClock } from '../runtime/clock.ts'
 import { http, tls } from '../runtime/node.ts'
 import { Stretches } from '../runtime/stretches.ts'
 import type { TObject } from '../schema.ts'
+import type { HealthCheckConfig } from '../upstream/health.ts'
 import { type Failure, IDEMPOTENT, type RetryPolicy } from '../upstream/retry.ts'
 import type { InstanceConfig, ServiceConfig } from '../upstream/service.ts'
 import { canonicalKeys, isMapping, merge, outsideFiles, setAt } from './aliases.ts'
@@ -17,7 +19,7 @@ import { certificateTrouble } from './certificate.ts'
 import { conflictInWords, conflictsAmong } from './conflicts.ts'
 import { copyPlace, locate, type Path, type Position, placeOf } from './located.ts'
 import { withoutCredentials } from './mask.ts'
-import { ConfigError, type Problem, Problems, slipOf, suggestion, whereIs } from './problem.ts'
+import { ConfigError, inWords, type Problem, Problems, slipOf, suggestion, whereIs } from './problem.ts'
 import type {
   GatewaySettings,
   IdentitySettings,
@@ -26,6 +28,7 @@ import type {
   PathSettings,
   PluginSettings,
   RecordingSettings,
+  RegistrySettings,
   RetrySettings,
   RouteSettings,
   ServerSettings,
@@ -65,6 +68,8 @@ export interface SourceDocument {
   readonly seen: Seen
   /** What is wrong with, or doubtful about, the sources themselves. */
   readonly problems: readonly Problem[]
+  /** The services that come from the registry: `registry.allow` is about these. */
+  readonly registered?: ReadonlySet<string>
 }
 
 /**
@@ -170,6 +175,7 @@ interface Settled {
   admin: { listen?: string }
   enabled: boolean
   catch_all: boolean
+  registry: RegistrySettings
   defaults: Block
   services: Record<string, ServiceSettings & Block>
   routes: (RouteSettings & Block)[]
@@ -202,6 +208,7 @@ class Normaliser {
   readonly #problems: Problems
   readonly #services = new Map<string, ServiceConfig>()
   readonly #routes: { route: RouteConfig; path: Path }[] = []
+  #networks: Networks = networksOf([])
 
   constructor(source: SourceDocument, settled: Settled, dialect: Dialect, problems: Problems) {
     this.#source = source
@@ -214,6 +221,7 @@ class Normaliser {
   /** The snapshot; worth nothing when problems have been found on the way. */
   async snapshot(): Promise<Snapshot> {
     const { services, routes, catch_all } = this.#settled
+    this.#checkNetworks()
     const stretches = new Stretches(systemClock)
     for (const [name, service] of Object.entries(services)) {
       this.#addService(name, service)
@@ -237,7 +245,8 @@ class Normaliser {
     this.#warnAboutUnused()
     await stretches.next()
     const server = this.#server()
-    const { gateway, storage, logging, recording, metrics, paths, admin, plugins, rate_limits } = this.#settled
+    const { gateway, storage, logging, recording, metrics, paths, admin, plugins, rate_limits, registry } =
+      this.#settled
     const identity = this.#identity()
     const content = JSON.stringify([
       { ...this.#settled, server, identity },
@@ -255,7 +264,9 @@ class Normaliser {
       paths,
       adminListen: admin.listen,
       rateLimits: rate_limits,
+      registry,
       services: this.#services,
+      healthChecks: this.#healthChecks(),
       routes: this.#routes.map(({ route }) => route),
       defaults: this.#concerns([[this.#settled.defaults, 'defaults', ['defaults']]]),
       plugins,
@@ -271,6 +282,18 @@ class Normaliser {
     const path: Path = ['recording', 'keep']
     if (keep.audit < LEAST_KEPT.audit) this.#problems.add([...path, 'audit'], 'must be at least 30d')
     if (keep.minutes < LEAST_KEPT.minutes) this.#problems.add([...path, 'minutes'], 'must be at least 6h')
+  }
+
+  #checkNetworks(): void {
+    for (const [i, entry] of this.#settled.registry.allow.entries()) {
+      if (!isNetwork(entry))
+        this.#problems.add(
+          ['registry', 'allow', i],
+          `"${entry}" is no network: write ${NETWORK_WORDS.join(', ')}, 10.0.0.0/8 or fd00::/8`
+        )
+    }
+    const good = this.#settled.registry.allow.filter(isNetwork)
+    this.#networks = networksOf(good)
   }
 
   /** With the files of the gateway's own certificate: one that is mended is a reason to read the configuration again. */
@@ -351,6 +374,7 @@ class Normaliser {
     const instances = listed.map((instance, i): InstanceConfig => {
       const at = settings.instances === undefined ? [...path, 'url'] : [...path, 'instances', i, 'url']
       this.#checkUrl(instance.url, at)
+      this.#checkNetwork(name, instance.url, at)
       return {
         id: ('id' in instance ? instance.id : undefined) ?? String(i),
         url: instance.url,
@@ -361,6 +385,23 @@ class Normaliser {
     if (twice !== -1)
       this.#problems.add([...path, 'instances', twice], `the id "${instances[twice]?.id}" is taken already`)
     this.#services.set(name, this.#serviceConfig(name, instances, settings, path))
+  }
+
+  #healthChecks(): Map<string, HealthCheckConfig> {
+    return new Map(
+      [...this.#services.keys()].map(name => {
+        const { health_check: check, health_check_path: path } = this.#settled.services[name] ?? {}
+        return [
+          name,
+          {
+            type: check?.type ?? 'http',
+            path: check?.path ?? path ?? '/health',
+            timeoutMs: (check?.timeout_seconds ?? 5) * 1000,
+            expected: check?.expected_status_codes ?? [200]
+          }
+        ]
+      })
+    )
   }
 
   #serviceConfig(
@@ -380,7 +421,8 @@ class Normaliser {
         idleTimeoutMs: timeouts.idle ?? IDLE_MS,
         maxHeaderBytes: settings.pool?.header_bytes ?? 32768
       },
-      tls: this.#tls(settings.tls, [...path, 'tls'])
+      tls: this.#tls(settings.tls, [...path, 'tls']),
+      ...(this.#source.registered?.has(name) && { networks: this.#settled.registry.allow })
     }
   }
 
@@ -423,6 +465,14 @@ class Normaliser {
     const { search, hash, username } = new URL(url)
     if (search !== '' || hash !== '') this.#problems.add(path, 'must not hold a query or a fragment')
     if (username !== '') this.#problems.add(path, 'must not hold credentials')
+  }
+
+  /** Addresses of registered services; what a name stands for is seen when it is asked for. */
+  #checkNetwork(name: string, url: string, path: Path): void {
+    if (!this.#source.registered?.has(name) || !URL.canParse(url)) return
+    const address = addressOf(new URL(url))
+    if (address !== undefined && !this.#networks.allows(address))
+      this.#problems.add(path, `leads to ${address}, which "registry.allow" does not allow`)
   }
 
   #addRoute(settings: RouteSettings & Block, path: Path): void {
@@ -748,9 +798,13 @@ class Normaliser {
       const other = seen.get(route.id)
       if (other === undefined) seen.set(route.id, route)
       else if (matchKey(other) !== matchKey(route))
-        this.#problems.add([...path, 'id'], `"${route.id}" is the id of another route${at(other.at)}`)
+        this.#problems.conflict([...path, 'id'], `"${route.id}" is the id of another route${inWords(other.at)}`)
       else if (!other.enabled || !route.enabled)
-        this.#problems.add(path, `is told from the route${at(other.at)} by nothing; give one of them an "id"`, 'key')
+        this.#problems.conflict(
+          path,
+          `is told from the route${inWords(other.at)} by nothing; give one of them an "id"`,
+          'key'
+        )
     }
   }
 
@@ -762,7 +816,7 @@ class Normaliser {
       if (pattern === undefined) continue
       const by = own.find(entry => covers(entry.pattern, pattern))
       if (by !== undefined) {
-        this.#problems.add(
+        this.#problems.conflict(
           [...path, 'path'],
           `is never reached: ${by.pattern.source} is the gateway's own; move that with paths.${by.key}, or this`
         )
@@ -796,7 +850,7 @@ class Normaliser {
   #checkConflicts(): void {
     const paths = new Map(this.#routes.map(({ route, path }) => [route, path]))
     for (const { route, by, host } of conflictsAmong(this.#routes.map(({ route }) => route)))
-      this.#problems.add(
+      this.#problems.conflict(
         [...(paths.get(route) as Path), route.pattern ? 'path' : 'regex'],
         conflictInWords(route, by, host)
       )
@@ -845,7 +899,7 @@ class Normaliser {
 /** In milliseconds. */
 const LEAST_KEPT = { audit: 30 * 86_400_000, minutes: 6 * 3_600_000 }
 
-const NOT_YET = ['circuit_breaker', 'health_check', 'health_check_path', 'health_check_interval', 'weight']
+const NOT_YET = ['circuit_breaker', 'health_check_interval', 'weight']
 
 /** The paths that the gateway keeps for itself, with the setting that moves them. */
 export function reservedPatterns({
@@ -857,6 +911,7 @@ export function reservedPatterns({
     ['metrics', paths.metrics, false],
     ['api_metrics', paths.api_metrics, true],
     ['api_keys', paths.api_keys, true],
+    ['services', storage.database && paths.services, true],
     ['gateway', paths.gateway, true],
     ['admin', paths.admin, true],
     ['traffic', storage.database && paths.traffic, false],
@@ -915,10 +970,6 @@ function listed(names: readonly string[]): string {
   if (names.length === 0) return 'are none'
   const shown = names.slice(0, 10).join(', ')
   return `are: ${shown}${names.length > 10 ? ` and ${names.length - 10} more` : ''}`
-}
-
-function at(position: Position | undefined): string {
-  return position === undefined ? '' : ` at ${position.file}:${position.line}`
 }
 
 function deepFreeze<T>(value: T): T {

@@ -6,6 +6,8 @@ export interface Problem extends Partial<Position> {
   readonly key: string
   readonly message: string
   readonly severity: 'error' | 'warning'
+  /** Two things are each well by themselves, and cannot both be. */
+  readonly conflict?: true
 }
 
 /** Collects problems, so that a user sees all of them at once. */
@@ -22,9 +24,19 @@ export class Problems {
 
   /** @param at whether the key is to blame, or its value. */
   add(path: Path, message: string, at: 'key' | 'value' = 'value', severity: Problem['severity'] = 'error'): void {
-    const { place, spelled } = locate(this.#root, path)
     if (severity === 'error') this.paths.push(path)
-    this.list.push({ ...place?.[at], key: spelled, message, severity })
+    this.list.push({ ...this.#located(path, at), message, severity })
+  }
+
+  /** Two things that cannot both be; `message` names the other one. */
+  conflict(path: Path, message: string, at: 'key' | 'value' = 'value'): void {
+    this.paths.push(path)
+    this.list.push({ ...this.#located(path, at), message, severity: 'error', conflict: true })
+  }
+
+  #located(path: Path, at: 'key' | 'value'): Pick<Problem, 'key'> & Partial<Position> {
+    const { place, spelled } = locate(this.#root, path)
+    return { ...place?.[at], key: spelled }
   }
 
   warn(path: Path, message: string, at: 'key' | 'value' = 'key'): void {
@@ -64,6 +76,12 @@ export function formatProblem(problem: Problem): string {
 /** `gateway.yaml:14:5`; what has no lines, as a variable or a flag, is named alone. */
 export function whereIs({ file = '', line, column }: Partial<Position>): string {
   return line === undefined || line === 0 ? file : `${file}:${line}:${column}`
+}
+
+/** ` at gateway.yaml:14`, or ` of service "x" (registered)` for what stands in no file; nothing without a place. */
+export function inWords(position: Position | undefined): string {
+  if (position === undefined) return ''
+  return position.line === 0 ? ` of ${position.file}` : ` at ${position.file}:${position.line}`
 }
 
 /** The word in `words` nearest to `word`, if it is near enough to have been meant: some letters off, or cut short. */

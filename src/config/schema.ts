@@ -319,6 +319,7 @@ const paths = Type.Object(
     users: ownPath('Prefix of `/me`: who is logged in.', '/users'),
     token: ownPath('OAuth 2.0 password logins.', '/token'),
     api_keys: ownPath('Prefix of the API keys that users make.', '/api-keys'),
+    services: ownPath('Prefix of the registration of services.', '/services'),
     gateway: ownPath('Prefix of the gateway’s own operations.', '/gateway'),
     admin: ownPath('Prefix of the administration.', '/admin'),
     traffic: ownPath('Requests over time.', '/traffic'),
@@ -335,11 +336,22 @@ const paths = Type.Object(
 
 const admin = Type.Object(
   {
-    listen: text('`127.0.0.1:9090`: serve /gateway, /admin and the metrics here and nowhere else.', {
+    listen: text('`127.0.0.1:9090`: serve /gateway, /services, /admin and the metrics here and nowhere else.', {
       pattern: '^.+:\\d+$'
     })
   },
   { description: 'The administration’s own listener.', default: {} }
+)
+
+const registry = Type.Object(
+  {
+    allow: Type.Array(word, {
+      description:
+        'Where services that are registered by the API may be: `public`, `private`, `loopback`, addresses and CIDR ranges. Link-local addresses, metadata services and the like have to be named.',
+      default: ['public', 'private']
+    })
+  },
+  { description: 'Services that are registered by the API.', default: {} }
 )
 
 const gateway = Type.Object(
@@ -454,17 +466,19 @@ const instance = Type.Object({
 
 const healthCheck = Type.Object(
   {
-    enabled: flag('Whether to check.', true),
+    enabled: flag('Not in effect yet.', true),
     type: oneOf(['http', 'tcp', 'grpc', 'websocket'], {
       description: 'How to check.',
       default: 'http'
     }),
     path: Type.String({ description: 'What to ask for.', default: '/health' }),
-    interval_seconds: Type.Number({ description: 'Pause between two checks, in seconds.', default: 30 }),
+    interval_seconds: Type.Number({ description: 'Not in effect yet.', default: 30 }),
     timeout_seconds: Type.Number({ description: 'Longest wait for an answer, in seconds.', default: 5 }),
     expected_status_codes: Type.Array(Type.Integer(), { description: 'Answers that count as healthy.', default: [200] })
   },
-  { description: 'Not in effect yet.' }
+  {
+    description: 'How the service is asked whether it is well: when somebody wants to know, not regularly yet.'
+  }
 )
 
 const BALANCERS = ['round_robin', 'weighted_round_robin', 'least_connections', 'random'] as const
@@ -506,7 +520,7 @@ const service = (concerns: Record<string, TSchema>) =>
       default: 'round_robin'
     }),
     health_check: Type.Optional(healthCheck),
-    health_check_path: text('Not in effect yet.'),
+    health_check_path: text('Path of the health check; `/health` if not given.', { pattern: '^/' }),
     endpoints: Type.Array(endpoint, { description: 'Endpoints that become routes under /api/v1.', default: [] }),
     ...forwarding,
     ...concerns
@@ -595,6 +609,7 @@ export function documentSchema(
       metrics,
       paths,
       admin,
+      registry,
       enabled: flag('`false` makes a plain proxy: no limits, cache, breaker or transformation.', true),
       catch_all: flag('Also route `/{service}/**` to each service by its name.', false),
       defaults: Type.Object(
@@ -625,6 +640,7 @@ export type LoggingSettings = Static<typeof logging>
 export type RecordingSettings = Static<typeof recording>
 export type MetricsSettings = Static<typeof metrics>
 export type PathSettings = Static<typeof paths>
+export type RegistrySettings = Static<typeof registry>
 export type RouteSettings = Static<ReturnType<typeof route>>
 export type ServiceSettings = Static<ReturnType<typeof service>>
 export type RetrySettings = Static<typeof retry>

@@ -1,5 +1,6 @@
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import type { RouteMatch } from '../routing/table.ts'
+import type { HealthCheckConfig } from '../upstream/health.ts'
 import type { RetryPolicy } from '../upstream/retry.ts'
 import type { ServiceConfig } from '../upstream/service.ts'
 import type { Position } from './located.ts'
@@ -12,6 +13,7 @@ import type {
   PathSettings,
   PluginSettings,
   RecordingSettings,
+  RegistrySettings,
   ServerSettings,
   StorageSettings
 } from './schema.ts'
@@ -65,7 +67,10 @@ export interface Snapshot {
   readonly paths: PathSettings
   readonly adminListen: string | undefined
   readonly rateLimits: RateLimitsSettings
+  readonly registry: RegistrySettings
   readonly services: ReadonlyMap<string, ServiceConfig>
+  /** How services are asked whether they are well, by name. */
+  readonly healthChecks: ReadonlyMap<string, HealthCheckConfig>
   readonly routes: readonly RouteConfig[]
   /** Concerns under `defaults`, for requests that belong to no route. */
   readonly defaults: Readonly<Record<string, ConcernConfig>>

@@ -222,8 +222,11 @@ export function readVariablesAs(schema: TSchema, data: unknown): void {
       return Array.isArray(data) ? (items ?? []) : named
     })
     if (typeof value === 'object') for (const candidate of inner) readVariablesAs(candidate as TSchema, value)
-    else if (typeof value === 'string' && placeOf(data, key)?.env !== undefined)
-      (data as Record<string, unknown>)[key] = asAsked(value, inner.flatMap(branchesOf))
+    else if (typeof value === 'string' && placeOf(data, key)?.env !== undefined) {
+      const read = asAsked(value, inner.flatMap(branchesOf))
+      // A document that has been through here before may be frozen by now.
+      if (read !== value) (data as Record<string, unknown>)[key] = read
+    }
   }
 }
 

@@ -121,13 +121,13 @@ export interface ServicesTable {
   name: string
   version: string | null
   description: string | null
-  /** As it was given; null for a service that lists its instances. */
-  base_url: string | null
+  /** The first of its addresses. */
+  base_url: string
   active: Flag
   /** Who has registered it: the key of a consumer, `user:alice`. */
   owner: string
   tags: Json
-  /** How it is reached and checked, in the words of the API. */
+  /** How it is reached and checked: the other blocks of its definition, as they were given. */
   settings: Json
   /** `registry.version` of its last change. */
   revision: number

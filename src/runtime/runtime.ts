@@ -11,6 +11,7 @@ import { RequestMetrics } from '../telemetry/metrics.ts'
 import { createRequestIds } from '../telemetry/request-id.ts'
 import { Recorder } from '../traffic/recorder.ts'
 import { Deadlines } from '../upstream/deadline.ts'
+import { HealthChecks } from '../upstream/health.ts'
 import { type Clock, systemClock } from './clock.ts'
 import { Leases } from './leases.ts'
 
@@ -45,6 +46,7 @@ export class Runtime {
   readonly passwords = new Passwords()
   /** API keys of the database; undefined without one. */
   readonly storedKeys: StoredKeys | undefined
+  readonly health: HealthChecks
   readonly requestId: () => string
   readonly dependencies = new Set<Dependency>()
   /** This process, among all gateways. */
@@ -74,6 +76,7 @@ export class Runtime {
     this.requestId = createRequestIds(this.clock)
     this.node = randomBytes(4).toString('hex')
     this.pseudonym = `1.1 sallyport-${this.node}`
+    this.health = new HealthChecks(this.clock, this.pseudonym)
     this.startedAt = this.clock.now()
     const { store, database, clock, random, log, node } = this
     const dropped = this.metrics.recordsDropped

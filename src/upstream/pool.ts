@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net'
 import type { ConnectionOptions } from 'node:tls'
 import { buildConnector, Client, errors } from 'undici'
+import { lookupWithin, networksOf } from '../registry/networks.ts'
 import type { Clock } from '../runtime/clock.ts'
 
 export interface PoolOptions {
@@ -15,6 +16,8 @@ export interface PoolOptions {
   /** Largest response head, in bytes. */
   readonly maxHeaderBytes: number
   readonly tls?: ConnectionOptions | undefined
+  /** Names may lead to these networks only; to any if not given. */
+  readonly networks?: readonly string[] | undefined
 }
 
 /** One who waits for a connection and then holds it until {@link Pool.release}. */
@@ -52,8 +55,7 @@ export class Pool {
     this.origin = origin
     this.#options = options
     this.#clock = clock
-    const connect = buildConnector({ ...options.tls, timeout: 0 } as buildConnector.BuildOptions)
-    this.#connect = options.connectTimeoutMs === 0 ? connect : connectWithin(options.connectTimeoutMs, connect)
+    this.#connect = connector(options)
   }
 
   /**
@@ -154,6 +156,17 @@ export class Pool {
     this.#open--
     connection.client.close(() => {})
   }
+}
+
+/** Opens connections as these options ask for. */
+export function connector({
+  tls,
+  networks,
+  connectTimeoutMs
+}: Pick<PoolOptions, 'tls' | 'networks' | 'connectTimeoutMs'>): buildConnector.connector {
+  const lookup = networks === undefined ? {} : { lookup: lookupWithin(networksOf(networks)) }
+  const connect = buildConnector({ ...tls, ...lookup, timeout: 0 } as buildConnector.BuildOptions)
+  return connectTimeoutMs === 0 ? connect : connectWithin(connectTimeoutMs, connect)
 }
 
 /** undici's connector with a timeout that keeps its time; undici's own may come a second late. */

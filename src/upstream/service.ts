@@ -13,8 +13,10 @@ export interface InstanceConfig {
 export interface ServiceConfig {
   readonly name: string
   readonly instances: readonly InstanceConfig[]
-  readonly pool: Omit<PoolOptions, 'tls'>
+  readonly pool: Omit<PoolOptions, 'tls' | 'networks'>
   readonly tls?: ConnectionOptions | undefined
+  /** Where its addresses have to be, for one that somebody has registered. */
+  readonly networks?: readonly string[] | undefined
 }
 
 /** After so long without a connection failure an instance is asked again, in milliseconds. */
@@ -34,7 +36,7 @@ export class Instance {
     this.id = config.id
     this.url = new URL(config.url)
     this.basePath = this.url.pathname.replace(/\/+$/, '')
-    this.pool = new Pool(this.url.origin, { ...service.pool, tls: service.tls }, clock)
+    this.pool = new Pool(this.url.origin, { ...service.pool, tls: service.tls, networks: service.networks }, clock)
   }
 }
 

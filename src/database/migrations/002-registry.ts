@@ -19,7 +19,7 @@ export async function up(db: Kysely<unknown>, { id, json, time, flag }: ColumnTy
     .addColumn('name', 'text', column => column.notNull().unique())
     .addColumn('version', 'text')
     .addColumn('description', 'text')
-    .addColumn('base_url', 'text')
+    .addColumn('base_url', 'text', column => column.notNull())
     .addColumn('active', flag, column => column.notNull())
     .addColumn('owner', 'text', column => column.notNull())
     .addColumn('tags', json, column => column.notNull())
