@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import fastifyJwt from '@fastify/jwt'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
-import type { GatewayError } from '../src/errors.ts'
+import { type GatewayError, refuse } from '../src/errors.ts'
 import type { Authenticator, LocalKey } from '../src/identity/authenticator.ts'
 import type { Consumer } from '../src/identity/consumer.ts'
 import type { CheckSignature } from '../src/identity/jwt.ts'
@@ -35,6 +35,9 @@ function signingOptions(local: LocalKey | undefined): Parameters<typeof fastifyJ
   const secret = algorithm.startsWith('HS') ? signing : { private: signing, public: verification.material }
   return { secret, sign: { algorithm: algorithm as 'HS256' } }
 }
+
+/** For those who have to choose a password of their own before anything else. */
+const newcomer = refuse('password_change_required', { reason: 'password_change_required' })
 
 const MODES = ['required', 'optional', 'none'] as const
 
@@ -75,6 +78,7 @@ export default definePolicy({
     const { authenticator } = app
     const anonymous = mode === 'required' ? untrusted('no_credentials') : undefined
     const places = typeof options === 'string' ? NO_PLACES : options
+    const newcomers = typeof options === 'object' && (options as { newcomers?: boolean }).newcomers === true
 
     return {
       onRequest(request, _reply, done) {
@@ -85,8 +89,9 @@ export default definePolicy({
         } catch (error) {
           return done(count(error as GatewayError, runtime))
         }
-        if (found instanceof Promise) return settle(found, exchange, runtime, done)
+        if (found instanceof Promise) return settle(found, exchange, newcomers, runtime, done)
         if (found === undefined) return done(anonymous)
+        if (found.grant?.mustChangePassword && !newcomers) return done(count(newcomer, runtime))
         exchange.consumer = found
         done()
       }
@@ -95,9 +100,16 @@ export default definePolicy({
 })
 
 /** Only tokens whose keys, or whose place on the revocation list, have to be asked for come this way. */
-function settle(found: Promise<Consumer>, exchange: Exchange, runtime: Runtime, done: (error?: Error) => void): void {
+function settle(
+  found: Promise<Consumer>,
+  exchange: Exchange,
+  newcomers: boolean,
+  runtime: Runtime,
+  done: (error?: Error) => void
+): void {
   found.then(
     consumer => {
+      if (consumer.grant?.mustChangePassword && !newcomers) return done(count(newcomer, runtime))
       exchange.consumer = consumer
       done()
     },

@@ -1,7 +1,10 @@
 import rateLimit from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { AuditEntry } from '../src/database/audit.ts'
+import { findUser, type User } from '../src/database/users.ts'
 import { refuse } from '../src/errors.ts'
+import type { Attempt } from '../src/identity/accounts.ts'
+import { isUuid } from '../src/identity/claims.ts'
 import type { Limit } from '../src/limits/limit.ts'
 import { network } from '../src/limits/plan.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
@@ -35,6 +38,19 @@ export function auditOf(
   { clock }: Runtime
 ): Pick<AuditEntry, 'at' | 'actor' | 'clientIp' | 'requestId'> {
   return { at: clock.now(), actor: consumer?.key ?? 'anonymous', clientIp: exchange.client, requestId: exchange.id }
+}
+
+/** Who tries to log in, and from where. */
+export function attemptOf({ exchange }: FastifyRequest): Attempt {
+  return { clientIp: exchange.client, requestId: exchange.id, userAgent: exchange.header('user-agent') }
+}
+
+/** The user of the database who asks. @throws {GatewayError} 404 for callers who are none */
+export async function userOf({ consumer }: FastifyRequest, { database }: Runtime): Promise<User> {
+  const { userId } = consumer ?? {}
+  const user = isUuid(userId) && database !== undefined ? await findUser(database.db, userId) : undefined
+  if (user === undefined) throw refuse('not_found', { message: 'User not found', reason: 'no_such_user' })
+  return user
 }
 
 /** What the store answers. @throws {GatewayError} 503 while it is out of reach */

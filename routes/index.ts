@@ -9,6 +9,7 @@ import type { Runtime } from '../src/runtime/runtime.ts'
 import admin from './admin.ts'
 import apiKeys from './api-keys.ts'
 import audit from './audit.ts'
+import auth from './auth.ts'
 import docs from './docs.ts'
 import gateway from './gateway.ts'
 import gatewayServices from './gateway-services.ts'
@@ -16,7 +17,9 @@ import health from './health.ts'
 import metrics from './metrics.ts'
 import { validatorCompiler } from './operation.ts'
 import services from './services.ts'
+import token from './token.ts'
 import traffic from './traffic.ts'
+import users from './users.ts'
 
 export interface OwnRoutesOptions {
   readonly snapshot: Snapshot
@@ -40,7 +43,12 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
   const routes = collectRoutes(app)
   if (paths.health !== false) await app.register(health, { ...options, prefix: paths.health })
   await app.register(metrics, options)
-  if (identity.local && paths.api_keys !== false) await app.register(apiKeys, { ...options, prefix: paths.api_keys })
+  if (identity.local) {
+    if (paths.auth !== false) await app.register(auth, { ...options, prefix: paths.auth })
+    if (paths.users !== false) await app.register(users, { ...options, prefix: paths.users })
+    if (paths.token !== false) await app.register(token, { ...options, prefix: paths.token })
+    if (paths.api_keys !== false) await app.register(apiKeys, { ...options, prefix: paths.api_keys })
+  }
   if (paths.services !== false && storage.database) await app.register(services, { ...options, prefix: paths.services })
   if (paths.gateway !== false) {
     await app.register(gateway, { ...options, prefix: paths.gateway })

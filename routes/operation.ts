@@ -16,8 +16,11 @@ export interface Operation {
   readonly description?: string
   /** Under which heading it stands; the headings are in `src/openapi.ts`. */
   readonly tag: keyof typeof TAGS
-  /** `anyone`; `optional`: anyone, and who it is matters; `user`: whoever has a credential; or those with one of these roles. */
-  readonly access: 'anyone' | 'optional' | 'user' | readonly string[]
+  /**
+   * `anyone`; `optional`: anyone, and who it is matters; `user`: whoever has a credential; `newcomer`: also whoever has to
+   * change his password before anything else; or those with one of these roles.
+   */
+  readonly access: 'anyone' | 'optional' | 'user' | 'newcomer' | readonly string[]
   /** Belongs to the administration, and to its listener if that has one of its own. */
   readonly administrative?: boolean
   readonly params?: TObject
@@ -32,8 +35,16 @@ export interface Operation {
   readonly produces?: string
   /** What it refuses, beyond what follows from its access and from what it takes. */
   readonly refuses?: readonly ErrorCode[]
+  /** What a refusal of a status means here, where the words of all others will not do. */
+  readonly says?: Readonly<Record<number, string>>
   /** Not counted by `guardOwnEndpoints`, and there in every condition. */
   readonly unguarded?: boolean
+}
+
+/** Options of the policy by who may ask. Whoever may come without a credential may come with one that is good for little. */
+const AUTHENTICATION: Readonly<Record<string, unknown>> = {
+  optional: { mode: 'optional', newcomers: true },
+  newcomer: { mode: 'required', newcomers: true }
 }
 
 /** An operation as Fastify's route options: `app.get('/x', operation({ … }), handler)`. */
@@ -41,7 +52,7 @@ export function operation(operation: Operation) {
   const { summary, description, tag, access, administrative, consumes, produces, ...parts } = operation
   const use = (options: unknown): PolicyUse => ({ options, scope: 'own' })
   const policies: Record<string, PolicyUse> =
-    access === 'anyone' ? {} : { authentication: use(access === 'optional' ? 'optional' : 'required') }
+    access === 'anyone' ? {} : { authentication: use(AUTHENTICATION[String(access)] ?? 'required') }
   if (typeof access !== 'string') policies.required_roles = use([...access])
   const response: Record<number, unknown> = {}
   for (const [status, schema] of Object.entries(parts.answers ?? {}))
@@ -50,7 +61,8 @@ export function operation(operation: Operation) {
     summary,
     tags: [tag],
     response,
-    'x-refuses': refusalsOf(operation)
+    'x-refuses': refusalsOf(operation),
+    'x-says': operation.says ?? {}
   }
   if (description !== undefined) schema.description = description
   if (consumes !== undefined) schema.consumes = [consumes]

@@ -78,6 +78,7 @@ export class Generation {
   readonly #runtime: Runtime
   readonly #tunnels: Set<Tunnel>
   readonly #leases: readonly string[]
+  readonly #unfollow: () => void
   #inFlight = 0
   /** The youngest of the requests in flight; the others follow by `next`. */
   #youngest: Exchange | undefined
@@ -98,6 +99,9 @@ export class Generation {
     this.#runtime = runtime
     this.#tunnels = tunnels
     this.#leases = leases
+    this.#unfollow = runtime.live.onEnd(() => {
+      for (const tunnel of tunnels) tunnel.reconsider()
+    })
   }
 
   /** Requests and WebSockets that are not at their end yet. */
@@ -211,6 +215,7 @@ export class Generation {
 
   /** Gives back what it holds. Its requests have to have ended, or been given up, before. */
   async close(): Promise<void> {
+    this.#unfollow()
     await closeApp(this.app, this.#runtime)
     for (const key of this.#leases) this.#runtime.leases.release(key)
   }

@@ -17,6 +17,7 @@ export const CATALOGUE = {
   invalid_credentials: { status: 401, message: 'Invalid credentials provided.' },
   expired_token: { status: 401, message: 'The token has expired.' },
   insufficient_permissions: { status: 403, message: 'The permissions do not suffice.' },
+  password_change_required: { status: 403, message: 'The password has to be changed first.' },
   ip_blocked: {
     status: 403,
     message: 'Requests from this address are not accepted.',

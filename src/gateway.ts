@@ -158,7 +158,10 @@ export class Gateway implements Control {
   }
 
   async #open(): Promise<void> {
-    await this.runtime.recorder?.open()
+    const { database, live, recorder } = this.runtime
+    await recorder?.open()
+    live.keepFor(lifeOfTokens(this.snapshot))
+    if (database !== undefined) await live.follow(database)
     await this.registry?.open()
     const { loaded, generation } = await this.#compileAll(this.#files)
     this.#loaded = loaded
@@ -301,6 +304,7 @@ export class Gateway implements Control {
       await setUp(concern, this.runtime)
       this.#setUp.add(concern.policy)
     }
+    this.runtime.live.keepFor(lifeOfTokens(loaded.snapshot))
     const routes = loaded.snapshot.routes.map(route => ({
       ...route,
       enabled: this.#switched.get(route.id) ?? route.enabled
@@ -377,6 +381,11 @@ async function setUp(concern: Concern, runtime: Runtime): Promise<void> {
   } catch (error) {
     throw origin === undefined ? error : pluginFailure(name, origin, error)
   }
+}
+
+/** For how long an access token of the gateway's own may be used, in milliseconds. */
+function lifeOfTokens({ identity: { jwt } }: Snapshot): number {
+  return jwt.access_minutes * 60_000 + jwt.clock_skew
 }
 
 /** The first letters of a version, as people see it. */

@@ -16,7 +16,7 @@ export const TAGS = {
   'API keys': 'Keys for programs, made and revoked by their owners.',
   OAuth: 'OAuth 2.0 and OpenID Connect.',
   Services: 'The services behind the gateway, registered while it runs.',
-  Users: 'Accounts, for administrators.',
+  Users: 'Accounts.',
   Roles: 'Roles and what they permit, for administrators.',
   Administration: 'What administrators change while the gateway runs.',
   Gateway: 'The gateway as a whole.',
@@ -283,6 +283,7 @@ interface Described {
   readonly tags?: readonly string[]
   readonly responses: Record<string, object>
   'x-refuses'?: readonly ErrorCode[]
+  'x-says'?: Readonly<Record<number, string>>
 }
 
 /** Puts in what `@fastify/swagger` has no word for: shared responses, and the headings that are used. */
@@ -291,9 +292,12 @@ function finish(document: Document['openapiObject']): object {
   for (const operation of operations) {
     for (const code of operation['x-refuses'] ?? []) {
       const { status } = CATALOGUE[code]
-      operation.responses[status] ??= { $ref: `#/components/responses/Error${status}` }
+      const description = operation['x-says']?.[status]
+      const reference = { $ref: `#/components/responses/Error${status}` }
+      operation.responses[status] ??= description === undefined ? reference : { ...reference, description }
     }
     delete operation['x-refuses']
+    delete operation['x-says']
   }
   const used = new Set(operations.flatMap(({ tags = [] }) => tags))
   const tags = Object.entries(TAGS).filter(([name]) => used.has(name))

@@ -209,6 +209,7 @@ class Normaliser {
   readonly #services = new Map<string, ServiceConfig>()
   readonly #routes: { route: RouteConfig; path: Path }[] = []
   #networks: Networks = networksOf([])
+  #local = false
 
   constructor(source: SourceDocument, settled: Settled, dialect: Dialect, problems: Problems) {
     this.#source = source
@@ -222,6 +223,7 @@ class Normaliser {
   async snapshot(): Promise<Snapshot> {
     const { services, routes, catch_all } = this.#settled
     this.#checkNetworks()
+    this.#local = this.#hasAccounts()
     const stretches = new Stretches(systemClock)
     for (const [name, service] of Object.entries(services)) {
       this.#addService(name, service)
@@ -331,7 +333,7 @@ class Normaliser {
     const { public_key, secret } = jwt
     return {
       ...identity,
-      local: this.#hasAccounts(),
+      local: this.#local,
       jwt: {
         ...jwt,
         ...(public_key && { public_key: this.#pem(public_key, ['identity', 'jwt', 'public_key']) }),
@@ -826,7 +828,8 @@ class Normaliser {
 
   #ownPatterns(): { key: keyof PathSettings; pattern: Pattern }[] {
     const own: { key: keyof PathSettings; pattern: Pattern }[] = []
-    for (const [key, source] of reservedPatterns(this.#settled)) {
+    const settled = { ...this.#settled, identity: { local: this.#local } }
+    for (const [key, source] of reservedPatterns(settled)) {
       const path: Path = ['paths', key]
       const plain = this.#attempt(() => parsePattern(source.replace(/\/\*\*$/, '')), path)
       if (plain === undefined) continue
@@ -904,28 +907,30 @@ const NOT_YET = ['circuit_breaker', 'health_check_interval', 'weight']
 /** The paths that the gateway keeps for itself, with the setting that moves them. */
 export function reservedPatterns({
   paths,
-  storage
-}: Pick<Snapshot, 'paths' | 'storage'>): [key: keyof PathSettings, source: string][] {
-  const list: [keyof PathSettings, string | false, boolean][] = [
-    ['health', paths.health, true],
-    ['metrics', paths.metrics, false],
-    ['api_metrics', paths.api_metrics, true],
-    ['api_keys', paths.api_keys, true],
-    ['services', storage.database && paths.services, true],
-    ['gateway', paths.gateway, true],
-    ['admin', paths.admin, true],
-    ['traffic', storage.database && paths.traffic, false],
-    ['usage', storage.database && paths.usage, true],
-    ['errors', storage.database && paths.errors, false]
+  storage,
+  identity
+}: Pick<Snapshot, 'paths' | 'storage'> & { readonly identity: Pick<IdentitySettings, 'local'> }): [
+  key: keyof PathSettings,
+  source: string
+][] {
+  const list: [key: keyof PathSettings, below: string][] = [
+    ['health', '/**'],
+    ['metrics', ''],
+    ['api_metrics', '/**'],
+    ['gateway', '/**'],
+    ['admin', '/**']
   ]
+  if (storage.database) list.push(['services', '/**'], ['traffic', ''], ['usage', '/**'], ['errors', ''])
+  if (identity.local) list.push(['auth', '/**'], ['users', '/me'], ['token', ''], ['api_keys', '/**'])
+  const own = list.flatMap(([key, below]): [keyof PathSettings, string][] =>
+    paths[key] === false ? [] : [[key, `${paths[key]}${below}`]]
+  )
   for (const prefix of paths.documentation || []) {
     const base = prefix.replace(/\/$/, '')
-    list.push(['documentation', `${base}/docs`, true], ['documentation', `${base}/redoc`, true])
-    list.push(['documentation', `${base}/openapi.json`, false])
+    own.push(['documentation', `${base}/docs/**`], ['documentation', `${base}/redoc/**`])
+    own.push(['documentation', `${base}/openapi.json`])
   }
-  return list.flatMap(([key, path, below]) =>
-    path === false ? [] : [[key, below ? `${path}/**` : path] as [keyof PathSettings, string]]
-  )
+  return own
 }
 
 /** Why this configuration cannot sign tokens of its own, if so; see `src/identity/local-key.ts`. */

@@ -140,18 +140,48 @@ export async function findLogin(db: Queries, name: string): Promise<Login | unde
   return { id: row.id, active: Boolean(row.active), passwordHash: row.password_hash ?? undefined }
 }
 
-/** Gives a user another password; only the hash is kept. @param mustChange whether the user has to choose another one next */
+/**
+ * Gives a user another password; {@link raiseTokenVersion} and {@link endSessionsOf} have to follow.
+ * @param before the hash that it is to replace; undefined for whatever it is
+ * @param mustChange whether the user has to choose another one next
+ * @returns whether it has been replaced
+ */
 export async function setPassword(
   trx: Queries,
   userId: string,
-  passwordHash: string,
-  { mustChange, now }: { mustChange: boolean; now: number }
-): Promise<void> {
-  await trx
+  { hash, before, mustChange, now }: { hash: string; before?: string; mustChange: boolean; now: number }
+): Promise<boolean> {
+  let update = trx
     .updateTable('users')
-    .set({ password_hash: passwordHash, must_change_password: mustChange, updated_at: now })
+    .set({ password_hash: hash, must_change_password: mustChange, updated_at: now })
     .where('id', '=', userId)
-    .execute()
+  if (before !== undefined) update = update.where('password_hash', '=', before)
+  const { numUpdatedRows } = await update.executeTakeFirst()
+  return numUpdatedRows > 0n
+}
+
+/** What a user may change of itself, or an administrator of it. @returns whether the user is there. @throws {DatabaseError} `duplicate` */
+export async function updateUser(
+  trx: Queries,
+  userId: string,
+  {
+    email,
+    firstName,
+    lastName
+  }: { email?: string | undefined; firstName?: string | null | undefined; lastName?: string | null | undefined },
+  now: number
+): Promise<boolean> {
+  const { numUpdatedRows } = await trx
+    .updateTable('users')
+    .set({
+      ...(email !== undefined && { email, email_key: nameKey(email) }),
+      ...(firstName !== undefined && { first_name: firstName }),
+      ...(lastName !== undefined && { last_name: lastName }),
+      updated_at: now
+    })
+    .where('id', '=', userId)
+    .executeTakeFirst()
+  return numUpdatedRows > 0n
 }
 
 /** The same password hashed anew; nothing happens if it is another by now. */

@@ -2,10 +2,21 @@ import type { Snapshot } from '../config/snapshot.ts'
 import { type AuditEntry, writeAudit } from '../database/audit.ts'
 import type { Database } from '../database/database.ts'
 import { addressesOf } from '../database/sessions.ts'
-import { findLogin, findUser, type Login, nameKey, replaceHash, type User } from '../database/users.ts'
+import {
+  findLogin,
+  findUser,
+  type Login,
+  nameKey,
+  passwordHashOf,
+  type Queries,
+  replaceHash,
+  setPassword,
+  type User
+} from '../database/users.ts'
 import { GatewayError, refuse } from '../errors.ts'
 import { network } from '../limits/plan.ts'
 import type { Runtime } from '../runtime/runtime.ts'
+import type { Sessions, Tokens } from './sessions.ts'
 import { LoginThrottle, strangersName } from './throttle.ts'
 
 /** Who tries to log in, and from where: for the throttle, the log and the audit. */
@@ -74,6 +85,39 @@ export class Accounts {
     return { kind: 'user', user }
   }
 
+  /**
+   * Gives a user another password. All its other sessions end, and this one goes on with new tokens.
+   * @throws {GatewayError} 422 for a wrong or an unacceptable one, 429, 409 when somebody else has changed it meanwhile
+   */
+  async changePassword(
+    user: User,
+    { current, next }: { current: string; next: string },
+    { sessions, sessionId, attempt }: { sessions: Sessions; sessionId: string; attempt: Attempt }
+  ): Promise<Tokens> {
+    const { clock, passwords } = this.#runtime
+    const action = 'password.change'
+    // Whoever has stolen a token must not be able to try passwords with it.
+    await this.#throttle.attempt(user.id, attempt.clientIp, true)
+    const before = await passwordHashOf(this.#database.db, user.id)
+    if (!(await passwords.verify(current, before, this.#cost)).matches) {
+      await this.#audit(user.id, { action, outcome: 'denied', details: 'wrong_password' }, attempt)
+      throw wrongField('current_password', 'is not the password')
+    }
+    if (next === current) throw wrongField('new_password', 'is the same as before')
+    if ([user.username, user.email].some(name => nameKey(name) === nameKey(next)))
+      throw wrongField('new_password', 'is the name of its user')
+    const hash = await passwords.hash(next, this.#cost)
+    const tokens = await this.#database.transaction(async (trx, changed) => {
+      const now = clock.now()
+      const changedNow = await setPassword(trx, user.id, { hash, before: before as string, mustChange: false, now })
+      if (!changedNow) throw refuse('conflict', { details: 'The password has been changed meanwhile.' })
+      const tokens = await sessions.endOthers(trx, changed, user.id, sessionId)
+      await this.#audit(user.id, { action, outcome: 'changed' }, attempt, trx)
+      return tokens
+    })
+    return tokens()
+  }
+
   get #database(): Database {
     return this.#runtime.database as Database
   }
@@ -86,9 +130,7 @@ export class Accounts {
 
   /** Somebody is in: told to the log and the audit (IDN-19). */
   async #allowed(user: User, attempt: Attempt): Promise<void> {
-    await writeAudit(this.#database.db, [
-      { ...this.#entry('allowed', user.id, attempt), actor: `user:${user.id}`, details: undefined }
-    ])
+    await this.#audit(user.id, { action: 'login', outcome: 'allowed' }, attempt)
     const { clientIp, requestId } = attempt
     this.#runtime.log.info({ user: user.id, client_ip: clientIp, request_id: requestId }, 'login')
   }
@@ -100,19 +142,33 @@ export class Accounts {
     metrics.authenticationFailures.inc({ reason })
     log.info({ user: userId, reason, client_ip: attempt.clientIp, request_id: attempt.requestId }, 'login refused')
     if (error.code !== 'invalid_credentials') return
-    await writeAudit(this.#database.db, [
-      { ...this.#entry('denied', userId ?? 'unknown', attempt), actor: 'anonymous', details: reason }
-    ])
+    await this.#audit(userId ?? 'unknown', { action: 'login', outcome: 'denied', details: reason }, attempt)
   }
 
-  #entry(outcome: AuditEntry['outcome'], userId: string, { clientIp, requestId }: Attempt) {
-    return { at: this.#runtime.clock.now(), action: 'login', target: `user:${userId}`, outcome, clientIp, requestId }
+  /** Whoever is turned away is somebody of whom nothing is known. */
+  #audit(
+    userId: string,
+    what: Pick<AuditEntry, 'action' | 'outcome' | 'details'>,
+    { clientIp, requestId }: Attempt,
+    db: Queries = this.#database.db
+  ): Promise<void> {
+    const target = `user:${userId}`
+    const actor = what.outcome === 'denied' ? 'anonymous' : target
+    return writeAudit(db, [{ at: this.#runtime.clock.now(), actor, target, ...what, clientIp, requestId }])
   }
 }
 
 /** The same words whatever is wrong; the reason is for the log. */
 function refused(reason: string): GatewayError {
   return refuse('invalid_credentials', { reason })
+}
+
+function wrongField(field: string, message: string): GatewayError {
+  return refuse('validation_error', {
+    reason: `${field}_refused`,
+    details: `${field} ${message}`,
+    fields: [{ field, message, type: 'password' }]
+  })
 }
 
 function isIn(clientIp: string): (address: string) => boolean {

@@ -38,13 +38,9 @@ export class Authenticator {
     })
     if (local !== undefined) {
       const { issuer, audience, clock_skew } = identity.jwt
-      issuers.push({ issuer, keys: new StaticKeys([local.verification]), audience, clockSkewMs: clock_skew })
+      issuers.push({ issuer, own: true, keys: new StaticKeys([local.verification]), audience, clockSkewMs: clock_skew })
     }
-    this.tokens = new TokenVerifier(
-      { issuers, claims: identity.claims, cacheSize: identity.token_cache },
-      runtime.revocations,
-      runtime.clock
-    )
+    this.tokens = new TokenVerifier({ issuers, claims: identity.claims, cacheSize: identity.token_cache }, runtime)
   }
 
   /** Keys once fetched outlive the configuration that asked for them: another may come while the issuer is down. */

@@ -54,7 +54,7 @@ export function consumerOf(
   payload: Claims,
   names: ClaimNames,
   issuer: string | undefined,
-  credential: Pick<Consumer, 'expiresAt' | 'revocationKey'>
+  credential: Pick<Consumer, 'expiresAt' | 'revocationKey' | 'userId' | 'grant'>
 ): Consumer {
   const ofUser = payload.sub !== undefined
   const subject = ofUser ? payload.sub : (payload.client_id ?? payload.azp)
@@ -74,6 +74,23 @@ export function consumerOf(
     ...credential
   }
   return Object.freeze({ ...consumer, identityFields: identityFields(consumer) })
+}
+
+/** Whether it can be an id of the database: PostgreSQL takes no other text for one. */
+export function isUuid(value: unknown): value is string {
+  return typeof value === 'string' && /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(value)
+}
+
+/** What a token of the gateway's own stands on; nothing for those that name no user. */
+export function grantOf({ sub, sid, ver, iat, must_change_password }: Claims): Pick<Consumer, 'userId' | 'grant'> {
+  if (typeof sub !== 'string') return {}
+  const grant = {
+    sessionId: isUuid(sid) ? sid : undefined,
+    version: typeof ver === 'number' ? ver : undefined,
+    issuedAt: isTime(iat) ? iat * 1000 : 0,
+    mustChangePassword: must_change_password === true
+  }
+  return { userId: sub, grant: Object.freeze(grant) }
 }
 
 /** Somebody who may choose his name must not be able to choose another's key. */

@@ -1,8 +1,9 @@
 import type { Clock } from '../runtime/clock.ts'
 import { TwoGenerations } from '../runtime/two-generations.ts'
-import { type ClaimNames, checkAudience, consumerOf, readTimes, type Validity } from './claims.ts'
+import { type ClaimNames, checkAudience, consumerOf, grantOf, readTimes, type Validity } from './claims.ts'
 import type { Consumer } from './consumer.ts'
 import type { KeySource } from './keys.ts'
+import type { LiveIdentity } from './live.ts'
 import { type Revocations, revocationKey } from './revocation.ts'
 import { type Claims, type ParsedToken, parseToken } from './token-form.ts'
 import { untrusted } from './trouble.ts'
@@ -17,6 +18,8 @@ export type CheckSignature = (token: string, material: string, algorithm: string
 export interface Issuer {
   /** `iss` of its tokens, exactly; undefined for tokens of any other issuer, or of none. */
   readonly issuer: string | undefined
+  /** Whether it is the gateway itself: its tokens speak of the users in the database, and end with what they stand on. */
+  readonly own?: boolean
   readonly keys: KeySource
   /** Audiences of which a token names one; empty for any. */
   readonly audience: readonly string[]
@@ -35,17 +38,18 @@ export class TokenVerifier {
   readonly #issuers: ReadonlyMap<string | undefined, Issuer>
   readonly #claims: ClaimNames
   readonly #revocations: Revocations
+  readonly #live: LiveIdentity
   readonly #clock: Clock
   readonly #verified: TwoGenerations<Verified>
 
   constructor(
     options: { issuers: readonly Issuer[]; claims: ClaimNames; cacheSize: number },
-    revocations: Revocations,
-    clock: Clock
+    { revocations, live, clock }: { revocations: Revocations; live: LiveIdentity; clock: Clock }
   ) {
     this.#issuers = new Map(options.issuers.map(issuer => [issuer.issuer, issuer]))
     this.#claims = options.claims
     this.#revocations = revocations
+    this.#live = live
     this.#clock = clock
     this.#verified = new TwoGenerations(options.cacheSize)
   }
@@ -85,8 +89,9 @@ export class TokenVerifier {
     const validity = readTimes(payload, issuer.clockSkewMs)
     checkAudience(payload.aud, issuer.audience)
     const { expiresAt } = validity
-    const credential = { expiresAt, revocationKey: revocationKey(token, payload) }
-    const consumer = consumerOf(payload, this.#claims, issuer.issuer, credential)
+    const own = issuer.own === true
+    const credential = { expiresAt, revocationKey: revocationKey(token, payload), ...(own && grantOf(payload)) }
+    const consumer = consumerOf(payload, this.#claims, own ? undefined : issuer.issuer, credential)
     const verified = { ...validity, consumer, issuer, keyVersion: keys.version }
     const admitted = this.#admit(verified)
     this.#verified.set(token, verified)
@@ -101,6 +106,7 @@ export class TokenVerifier {
     const now = this.#clock.now()
     if (now >= token.expiresAt) throw untrusted('expired')
     if (now < token.notBefore) throw untrusted('not_yet_valid')
+    if (this.#live.isOver(token.consumer)) throw untrusted('session_over')
     const revoked = this.#revocations.isRevoked(token.consumer.revocationKey as string)
     if (typeof revoked !== 'boolean') return revoked.then(yes => unlessRevoked(token.consumer, yes))
     return unlessRevoked(token.consumer, revoked)

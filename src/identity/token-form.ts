@@ -12,7 +12,7 @@ export interface ParsedToken {
 }
 
 /** Longest token that is looked at, in characters (H-62). */
-const LONGEST = 8192
+export const LONGEST = 8192
 const LONGEST_KID = 256
 
 const TOKEN = /^([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)$/

@@ -73,6 +73,10 @@ export const TROUBLE = {
     'The token has been revoked.',
     'it was taken back with POST /admin/revocations, or is in "blacklist:…"'
   ),
+  session_over: token(
+    'The session has ended.',
+    'its user has logged out, is not active any more, or has got another password, role or permission since; log in or refresh again'
+  ),
   keys_unavailable: {
     code: 'service_unavailable',
     details: 'The token cannot be checked at the moment.',

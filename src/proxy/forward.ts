@@ -1,5 +1,6 @@
 import type { Dispatcher } from 'undici'
 import { type GatewayError, refuse } from '../errors.ts'
+import type { LiveIdentity } from '../identity/live.ts'
 import type { Revocations } from '../identity/revocation.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { RequestMetrics } from '../telemetry/metrics.ts'
@@ -38,6 +39,7 @@ export interface ForwardContext {
   readonly pseudonym: string
   readonly metrics: RequestMetrics
   readonly revocations: Revocations
+  readonly live: LiveIdentity
   /** Open WebSockets of this generation. */
   readonly tunnels: Set<Tunnel>
   /** A WebSocket on which nothing moves is closed after this, in milliseconds. */

@@ -261,6 +261,7 @@ export class Tunnel {
       const left = consumer.expiresAt - this.#context.clock.now()
       if (left < LONGEST_TIMER)
         this.#expiry = setTimeout(() => this.close(CLOSE.UNAUTHORIZED, 'token expired'), Math.max(0, left))
+      this.reconsider()
       if (consumer.revocationKey !== undefined) this.#context.deadlines.set(this.#lookUp, REVOCATION_MS)
     }
   }
@@ -276,6 +277,12 @@ export class Tunnel {
     this.#up.endWith(closeFrame(code, reason, true))
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => this.#destroy(), CLOSING_MS)
+  }
+
+  /** Closes it if what its caller's token stands on has ended; asked whenever something has. */
+  reconsider(): void {
+    const { consumer } = this.#exchange
+    if (consumer !== undefined && this.#context.live.isOver(consumer)) this.close(CLOSE.UNAUTHORIZED, 'session over')
   }
 
   /** A token that is taken back while its WebSocket is open ends that, too (IDN-15). */

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
 import type { Database } from '../database/database.ts'
+import { LiveIdentity } from '../identity/live.ts'
 import { Passwords } from '../identity/password.ts'
 import { Revocations } from '../identity/revocation.ts'
 import { StoredKeys } from '../identity/stored-keys.ts'
@@ -43,6 +44,8 @@ export class Runtime {
   readonly deadlines: Deadlines
   readonly metrics: RequestMetrics
   readonly revocations: Revocations
+  /** What has become of the users' sessions. */
+  readonly live: LiveIdentity
   readonly passwords = new Passwords()
   /** API keys of the database; undefined without one. */
   readonly storedKeys: StoredKeys | undefined
@@ -73,6 +76,7 @@ export class Runtime {
     this.metrics = new RequestMetrics(this.store)
     this.revocations = new Revocations(this.store, this.clock)
     this.storedKeys = this.database === undefined ? undefined : new StoredKeys(this.database, this)
+    this.live = new LiveIdentity(this.clock)
     this.requestId = createRequestIds(this.clock)
     this.node = randomBytes(4).toString('hex')
     this.pseudonym = `1.1 sallyport-${this.node}`

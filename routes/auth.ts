@@ -1,0 +1,195 @@
+import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
+import { writeAudit } from '../src/database/audit.ts'
+import type { Database } from '../src/database/database.ts'
+import { isDuplicate } from '../src/database/database-error.ts'
+import { findUser, type User, updateUser } from '../src/database/users.ts'
+import { refuse } from '../src/errors.ts'
+import { Accounts } from '../src/identity/accounts.ts'
+import { Sessions, type Tokens } from '../src/identity/sessions.ts'
+import {
+  EMAIL,
+  HUMAN_NAME,
+  LOGIN,
+  NEW_PASSWORD,
+  PASSWORD,
+  showLogin,
+  showUser,
+  USER
+} from '../src/identity/user-view.ts'
+import { Type } from '../src/schema.ts'
+import { attemptOf, auditOf, fromStore, guardOwnEndpoints, userOf } from './guard.ts'
+import type { OwnRoutesOptions } from './index.ts'
+import { operation } from './operation.ts'
+
+const TAG = 'Authentication'
+const refreshToken = Type.String({
+  description: 'From a login, or from the refresh before.',
+  maxLength: 200,
+  writeOnly: true,
+  examples: ['srt_…']
+})
+
+/** Logins and sessions (IDN-01 to IDN-05). */
+const auth: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runtime }) => {
+  await guardOwnEndpoints(app, { snapshot, runtime })
+  const accounts = new Accounts(runtime, snapshot)
+  const sessions = new Sessions(runtime, snapshot, claims => app.jwt.sign(claims))
+
+  app.post<{ Body: { username: string; password: string } }>(
+    '/login',
+    operation({
+      summary: 'Logs a user in',
+      tag: TAG,
+      access: 'anyone',
+      body: Type.Object({
+        username: Type.String({
+          description: 'Username, or e-mail address.',
+          minLength: 1,
+          maxLength: 254,
+          examples: ['alice']
+        }),
+        password: PASSWORD
+      }),
+      refuses: ['invalid_credentials', 'overloaded'],
+      answers: { 200: LOGIN }
+    }),
+    async (request, reply) => {
+      const attempt = attemptOf(request)
+      const verdict = await accounts.verifyPassword(request.body.username, request.body.password, attempt)
+      if (verdict.kind === 'mfa_required') throw refuse('internal_error')
+      return answer(reply, await sessions.begin(verdict.user, attempt))
+    }
+  )
+
+  app.post<{ Body: { refresh_token: string } }>(
+    '/refresh',
+    operation({
+      summary: 'Exchanges a refresh token for the next tokens of its session',
+      description: 'A refresh token is good once. One that is shown again ends its session.',
+      tag: TAG,
+      access: 'anyone',
+      body: Type.Object({ refresh_token: refreshToken }),
+      refuses: ['authentication_failed'],
+      answers: { 200: LOGIN }
+    }),
+    async (request, reply) => answer(reply, await sessions.refresh(request.body.refresh_token, attemptOf(request)))
+  )
+
+  app.post<{ Body: { refresh_token?: string } | undefined }>(
+    '/logout',
+    operation({
+      summary: 'Ends a session',
+      description: 'That of the access token, or of the refresh token for those whose access token has expired.',
+      tag: TAG,
+      access: 'optional',
+      body: Type.Union([Type.Object({ refresh_token: Type.Optional(refreshToken) }), Type.Null()]),
+      answers: { 204: null }
+    }),
+    async (request, reply) => {
+      const { body, consumer } = request
+      if (consumer === undefined && body?.refresh_token === undefined)
+        throw refuse('authentication_required', { reason: 'no_credentials' })
+      if (consumer !== undefined) await end(request)
+      if (body?.refresh_token !== undefined) await sessions.endByToken(body.refresh_token, attemptOf(request))
+      return reply.code(204).send()
+    }
+  )
+
+  /** Tokens that are of no session are taken back one by one; keys are nobody's session. */
+  async function end(request: FastifyRequest): Promise<void> {
+    const { grant, userId, revocationKey: key, expiresAt } = request.consumer as NonNullable<typeof request.consumer>
+    if (grant?.sessionId !== undefined) return sessions.end(grant.sessionId, userId as string, attemptOf(request))
+    if (key !== undefined) await fromStore(runtime.revocations.revoke(key, expiresAt - runtime.clock.now()))
+  }
+
+  app.get(
+    '/profile',
+    operation({
+      summary: 'Who is logged in',
+      tag: TAG,
+      access: 'newcomer',
+      refuses: ['not_found'],
+      answers: { 200: USER }
+    }),
+    async request => showUser(await userOf(request, runtime))
+  )
+
+  app.put<{ Body: { email?: string; first_name?: string | null; last_name?: string | null } }>(
+    '/profile',
+    operation({
+      summary: 'Changes the profile of who is logged in; what is not named stays',
+      tag: TAG,
+      access: 'user',
+      body: Type.Object({
+        email: Type.Optional(EMAIL),
+        first_name: Type.Optional(HUMAN_NAME),
+        last_name: Type.Optional(HUMAN_NAME)
+      }),
+      refuses: ['authentication_failed', 'not_found', 'conflict'],
+      answers: { 200: USER }
+    }),
+    async request => {
+      const { email, first_name: firstName, last_name: lastName } = request.body
+      sessionOf(request)
+      const before = showUser(await userOf(request, runtime))
+      try {
+        return await database().transaction(async trx => {
+          await updateUser(trx, before.id, { email, firstName, lastName }, runtime.clock.now())
+          const after = showUser((await findUser(trx, before.id)) as User)
+          await writeAudit(trx, [
+            {
+              ...auditOf(request, runtime),
+              action: 'user.update',
+              target: `user:${before.id}`,
+              outcome: 'changed',
+              before,
+              after
+            }
+          ])
+          return after
+        })
+      } catch (error) {
+        if (isDuplicate(error)) throw refuse('conflict', { details: 'Another user has this e-mail address.' })
+        throw error
+      }
+    }
+  )
+
+  app.post<{ Body: { current_password: string; new_password: string } }>(
+    '/change-password',
+    operation({
+      summary: 'Gives who is logged in another password',
+      description: 'All other sessions end; this one goes on with the tokens of the answer.',
+      tag: TAG,
+      access: 'newcomer',
+      body: Type.Object({ current_password: PASSWORD, new_password: NEW_PASSWORD }),
+      refuses: ['authentication_failed', 'not_found', 'conflict', 'overloaded'],
+      answers: { 200: LOGIN }
+    }),
+    async (request, reply) => {
+      const sessionId = sessionOf(request)
+      const { current_password: current, new_password: next } = request.body
+      const user = await userOf(request, runtime)
+      const context = { sessions, sessionId, attempt: attemptOf(request) }
+      return answer(reply, await accounts.changePassword(user, { current, next }, context))
+    }
+  )
+
+  const database = (): Database => runtime.database as Database
+}
+
+/** The session of who is logged in. @throws {GatewayError} 401 for other credentials: a key is not its owner */
+function sessionOf({ consumer }: FastifyRequest): string {
+  const { sessionId } = consumer?.grant ?? {}
+  if (sessionId === undefined)
+    throw refuse('authentication_failed', { reason: 'no_session', details: 'This needs a token of a login.' })
+  return sessionId
+}
+
+/** Tokens are for nobody's cache (RFC 6749 section 5.1). */
+function answer(reply: FastifyReply, tokens: Tokens) {
+  reply.header('cache-control', 'no-store')
+  return showLogin(tokens)
+}
+
+export default auth
