@@ -43,7 +43,8 @@ const COMMANDS: Record<string, () => Promise<{ default: Command }>> = {
   routes: () => import('./commands/routes.ts'),
   explain: () => import('./commands/explain.ts'),
   config: () => import('./commands/config.ts'),
-  token: () => import('./commands/token.ts')
+  token: () => import('./commands/token.ts'),
+  migrate: () => import('./commands/migrate.ts')
 }
 
 const COMMON = {

@@ -35,7 +35,7 @@ export class Changes {
   /** A look that waits for the running one to end. */
   #next: Promise<void> | undefined
   #prunedAt = 0
-  /** Why the last look has failed. */
+  /** Why the last look has failed, as a code: anybody may read it. */
   error: string | undefined
 
   constructor(db: Kysely<Tables>, options: { postgres: boolean; clock: Clock; log: Logger }) {
@@ -92,7 +92,7 @@ export class Changes {
     } catch (error) {
       if (this.error === undefined)
         this.#log.warn({ err: error }, 'changes by other gateways cannot be followed; what is known stands')
-      this.error = (error as Error).message
+      this.error = (error as { code?: string }).code ?? 'failed'
     }
   }
 

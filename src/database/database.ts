@@ -1,4 +1,4 @@
-import type { Dialect, Kysely, Transaction } from 'kysely'
+import type { Kysely, Transaction } from 'kysely'
 import type { Logger } from 'pino'
 import type { StorageSettings } from '../config/schema.ts'
 import type { Clock } from '../runtime/clock.ts'
@@ -32,19 +32,11 @@ export async function openDatabase(
   storage: Pick<StorageSettings, 'database_url' | 'data_dir'>,
   { clock, log }: { clock: Clock; log: Logger }
 ): Promise<Database> {
-  const { database_url: url } = storage
-  // Kysely and pg take a good part of a start to load; gateways without a database do without.
-  const dialect = url ? await postgres(url, log) : await sqlite(storage.data_dir)
-  const [{ Kysely }, { migrate }, { Changes }] = await Promise.all([
-    import('kysely'),
-    import('./migrate.ts'),
-    import('./changes.ts')
-  ])
-  const kind = url ? 'postgres' : 'sqlite'
-  const db = new Kysely<Tables>({ dialect })
+  const { kind, db } = await connect(storage, log)
+  const { Changes } = await import('./changes.ts')
   const changes = new Changes(db, { postgres: kind === 'postgres', clock, log })
   try {
-    await migrate(db, kind)
+    await bringUpToDate({ kind, db }, storage, log)
     await changes.open()
   } catch (error) {
     await db.destroy()
@@ -75,10 +67,45 @@ export async function openDatabase(
   }
 }
 
-async function sqlite(folder: string): Promise<Dialect> {
-  return (await import('./sqlite.ts')).sqliteDialect(folder)
+/** SQLite's file within the data folder. */
+export const SQLITE_FILE = 'sallyport.db'
+
+/** A database as it is, whatever tables it has. */
+export interface Connection {
+  readonly kind: Database['kind']
+  readonly db: Kysely<Tables>
 }
 
-async function postgres(url: string, log: Logger): Promise<Dialect> {
-  return (await import('./postgres.ts')).postgresDialect(url, log)
+/**
+ * Connects to the database that the configuration asks for.
+ * @param options `patient`: statements may take as long as they like
+ * @throws {DatabaseError} when SQLite's file cannot be had; PostgreSQL is not asked yet
+ */
+export async function connect(
+  { database_url: url, data_dir }: Pick<StorageSettings, 'database_url' | 'data_dir'>,
+  log: Logger,
+  options: { patient?: boolean } = {}
+): Promise<Connection> {
+  // Kysely and pg take a good part of a start to load; gateways without a database do without.
+  const dialect = url
+    ? (await import('./postgres.ts')).postgresDialect(url, log, options)
+    : await (await import('./sqlite.ts')).sqliteDialect(data_dir)
+  const { Kysely } = await import('kysely')
+  return { kind: url ? 'postgres' : 'sqlite', db: new Kysely<Tables>({ dialect }) }
+}
+
+/** Takes the migrations that are missing; on PostgreSQL over a connection of their own, that lets them take their time. */
+async function bringUpToDate(
+  { kind, db }: Connection,
+  storage: Pick<StorageSettings, 'database_url' | 'data_dir'>,
+  log: Logger
+): Promise<void> {
+  const { migrate } = await import('./migrate.ts')
+  if (kind === 'sqlite') return void (await migrate(db, kind))
+  const { db: patient } = await connect(storage, log, { patient: true })
+  try {
+    await migrate(patient, kind)
+  } finally {
+    await patient.destroy()
+  }
 }

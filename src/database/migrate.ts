@@ -17,10 +17,10 @@ export interface ColumnTypes {
 }
 
 /** One step from an older state of the tables to a newer one. What has been released is never changed again. */
-type Step = (db: Kysely<unknown>, types: ColumnTypes) => Promise<void>
+export type Step = (db: Kysely<unknown>, types: ColumnTypes) => Promise<void>
 
 /** All steps, in order; their names are kept in the database. */
-const STEPS: Readonly<Record<string, Step>> = {
+export const STEPS: Readonly<Record<string, Step>> = {
   '001-identity': identity,
   '002-registry': registry,
   '004-traffic': traffic
@@ -34,17 +34,23 @@ const TYPES: Record<'sqlite' | 'postgres', ColumnTypes> = {
 /**
  * Brings the tables up to date: all steps that are missing, or none if one of them fails. Nodes that start at once wait for each other.
  * @param to name of the last step to take, for tests; all if not given
+ * @param steps instead of ours, for tests
  * @returns the names of the steps that were taken
  * @throws {DatabaseError} when it is newer than this gateway, out of reach, or a step fails
  */
-export async function migrate(db: Kysely<Tables>, kind: 'sqlite' | 'postgres', to?: string): Promise<string[]> {
+export async function migrate(
+  db: Kysely<Tables>,
+  kind: 'sqlite' | 'postgres',
+  to?: string,
+  steps: Readonly<Record<string, Step>> = STEPS
+): Promise<string[]> {
   const migrations: Record<string, Migration> = {}
-  for (const [name, step] of Object.entries(STEPS))
+  for (const [name, step] of Object.entries(steps))
     migrations[name] = { up: db => step(db as Kysely<unknown>, TYPES[kind]) }
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } })
   const { error, results = [] } = to === undefined ? await migrator.migrateToLatest() : await migrator.migrateTo(to)
-  if (error instanceof DatabaseError) throw error
-  if (error !== undefined) throw new DatabaseError('unusable', migrationTrouble(error as Error))
+  if (error instanceof DatabaseError && error.code !== 'query') throw error
+  if (error !== undefined) throw new DatabaseError('unusable', migrationTrouble(error as Error), { cause: error })
   return results.map(({ migrationName }) => migrationName)
 }
 

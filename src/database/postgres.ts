@@ -23,8 +23,9 @@ const STATEMENT_MS = 10_000
 /**
  * Kysely's dialect for a PostgreSQL server. Errors are {@link DatabaseError}s.
  * @param url `postgres://user:password@host/database?sslmode=verify-full&sslrootcert=/ca.pem`
+ * @param options `patient`: statements take as long as they take, as those of migrations may
  */
-export function postgresDialect(url: string, log: Logger): Dialect {
+export function postgresDialect(url: string, log: Logger, { patient = false } = {}): Dialect {
   const types = new pg.TypeOverrides()
   // Counts and times fit in a double; JSON stays text, as it is in SQLite.
   types.setTypeParser(pg.types.builtins.INT8, Number)
@@ -34,13 +35,14 @@ export function postgresDialect(url: string, log: Logger): Dialect {
     connectionString: url,
     max: CONNECTIONS,
     connectionTimeoutMillis: CONNECT_MS,
-    statement_timeout: STATEMENT_MS,
-    query_timeout: STATEMENT_MS + 1000,
+    ...(patient ? {} : { statement_timeout: STATEMENT_MS, query_timeout: STATEMENT_MS + 1000 }),
     keepAlive: true,
     allowExitOnIdle: true,
     application_name: 'sallyport',
     types
   })
+  // A connection that is lost while somebody has it fails what they ask of it next; without this it would end the process, too.
+  pool.on('connect', client => client.on('error', () => {}))
   pool.on('error', error => log.warn({ err: error }, 'a connection to PostgreSQL has been lost'))
   return {
     createDriver: () => new PostgresDriver(new PostgresDialect({ pool }).createDriver()),

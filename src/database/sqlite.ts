@@ -11,11 +11,10 @@ import {
   SqliteIntrospector,
   SqliteQueryCompiler
 } from 'kysely'
+import { SQLITE_FILE } from './database.ts'
 import { DatabaseError } from './database-error.ts'
 import type { SqliteAnswer, SqliteRequest } from './sqlite-worker.ts'
 
-/** The file within the data folder. */
-const FILE = 'sallyport.db'
 /** SQLITE_BUSY */
 const BUSY = 5
 
@@ -24,7 +23,7 @@ const BUSY = 5
  * @throws {DatabaseError} when another gateway has the folder, or the file cannot be opened
  */
 export async function sqliteDialect(folder: string): Promise<Dialect> {
-  const file = join(folder, FILE)
+  const file = join(folder, SQLITE_FILE)
   try {
     mkdirSync(folder, { recursive: true })
   } catch (error) {
@@ -37,7 +36,7 @@ export async function sqliteDialect(folder: string): Promise<Dialect> {
   return {
     createDriver: () => new SqliteDriver(connection),
     createQueryCompiler: () => new SqliteQueryCompiler(),
-    createAdapter: () => new SqliteAdapter(),
+    createAdapter: () => new TransactionalAdapter(),
     createIntrospector: db => new SqliteIntrospector(db)
   }
 }
@@ -59,12 +58,13 @@ class SqliteConnection implements DatabaseConnection {
     try {
       await connection.#answer(0)
     } catch (error) {
-      throw (error as DatabaseError).code === 'busy'
+      const { code, message } = error as DatabaseError
+      throw code === 'busy'
         ? new DatabaseError(
             'busy',
             `${file} is in use by another gateway; stop it, or give this one a storage.data_dir of its own`
           )
-        : new DatabaseError('unusable', `${file} cannot be used: ${(error as Error).message}`)
+        : new DatabaseError('unusable', `${file} cannot be used: ${message}`)
     }
     return connection
   }
@@ -129,9 +129,28 @@ function sqliteError({ message, code }: { message: string; code: number }): Erro
   if (primary === BUSY) return new DatabaseError('busy', message)
   if (code === 1555 || code === 2067) return new DatabaseError('duplicate', message)
   if (code === 787) return new DatabaseError('reference', message)
-  // READONLY, IOERR, CORRUPT, FULL, CANTOPEN, NOTADB
-  if ([8, 10, 11, 13, 14, 26].includes(primary)) return new DatabaseError('unreachable', message)
+  const remedy = REMEDIES[primary]
+  if (remedy !== undefined) return new DatabaseError('unreachable', `${message} (${remedy})`)
   return new DatabaseError('query', message)
+}
+
+/** What is wrong with the file rather than with the statement, and what can be done about it. */
+const DAMAGED = 'put a copy back, see docs/storage.md'
+const NO_ACCESS = 'the gateway’s user has to be able to write the folder and what is in it'
+const REMEDIES: Readonly<Record<number, string>> = {
+  8: NO_ACCESS,
+  10: 'the disk fails, or is full',
+  11: DAMAGED,
+  13: 'the disk is full',
+  14: NO_ACCESS,
+  26: DAMAGED
+}
+
+/** A migration that fails leaves nothing half done: tables are made within transactions, which Kysely does not trust SQLite with. */
+class TransactionalAdapter extends SqliteAdapter {
+  override get supportsTransactionalDdl(): boolean {
+    return true
+  }
 }
 
 /** One connection, one user of it at a time: whoever has begun a transaction has it to its end. */
@@ -170,7 +189,8 @@ class SqliteDriver implements Driver {
   }
 
   async rollbackTransaction(connection: DatabaseConnection): Promise<void> {
-    await connection.executeQuery(command('rollback'))
+    // After a full disk, and the like, SQLite has done so itself: the trouble to tell of is what came before.
+    await connection.executeQuery(command('rollback')).catch(() => {})
   }
 
   async destroy(): Promise<void> {
