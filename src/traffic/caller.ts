@@ -6,10 +6,11 @@ import { harmless } from '../telemetry/redact.ts'
 /** Longest name that is kept of a caller: subjects of tokens may be anything. */
 const LONGEST = 128
 
-/** The user who called; '' for nobody, and for keys that belong to none. Clients of OAuth are `client:<id>`. */
+/** The user who called, or for whom a key or a client did; '' for nobody, and for keys that belong to none. Clients of OAuth are `client:<id>`. */
 export function userOf(consumer: Consumer | undefined): string {
-  if (consumer === undefined || consumer.kind === 'api_key') return ''
-  return storable(consumer.kind === 'client' ? consumer.key : consumer.id)
+  if (consumer === undefined) return ''
+  const { userId, kind, key, id } = consumer
+  return storable(userId ?? { user: id, client: key, api_key: '' }[kind])
 }
 
 /** The API key that was shown; '' for none. */

@@ -47,6 +47,8 @@ export interface GatewayOptions {
   readonly store?: Store
   readonly env?: Record<string, string>
   readonly random?: () => number
+  /** Where it keeps its data, for one that goes on where another has ended; a folder of its own if not given. */
+  readonly dataDir?: string
   /** Further files in the folder of the configuration, as `t.testdir` takes them. */
   readonly files?: Parameters<Test['testdir']>[0]
 }
@@ -72,7 +74,7 @@ export async function startGateway(
     writeFileSync(file, typeof next === 'string' ? next : stringify(next))
   configure(document)
   const { log, lines } = captureLog()
-  const data: [string, unknown, string] = ['storage.data_dir', join(folder, 'data'), 'test']
+  const data: [string, unknown, string] = ['storage.data_dir', options.dataDir ?? join(folder, 'data'), 'test']
   const sources = { files: [base, file], env: options.env ?? {}, overrides: [data] }
   const loaded = await loadConfiguration(sources)
   const clock = options.clock ?? systemClock

@@ -2,6 +2,7 @@ import type { Test } from 'tap'
 import type { Database } from '../../src/database/database.ts'
 import type { Recorder } from '../../src/traffic/recorder.ts'
 import { ownStorage } from './database.ts'
+import { temporaryFolder } from './folder.ts'
 import { type GatewayOptions, startGateway, type TestGateway } from './gateway.ts'
 import { until } from './until.ts'
 
@@ -17,10 +18,10 @@ export async function startRecording(
   t: Test,
   kind: Database['kind'],
   document: object,
-  options: GatewayOptions & { storage?: object } = {}
+  options: GatewayOptions & { storage?: { readonly data_dir: string } } = {}
 ): Promise<RecordingGateway> {
-  const storage = options.storage ?? (await ownStorage(t, kind))
-  const started = await startGateway(t, { storage, ...document }, options)
+  const { storage = await ownStorage(t, kind, temporaryFolder(t)), ...others } = options
+  const started = await startGateway(t, { storage, ...document }, { ...others, dataDir: storage.data_dir })
   const { recorder, database } = started.gateway.runtime as { recorder: Recorder; database: Database }
   const counted = (requests: number): Promise<void> =>
     until(async () => {

@@ -1,5 +1,7 @@
+import { randomUUID } from 'node:crypto'
 import t from 'tap'
 import { DatabaseError } from '../../../src/database/database-error.ts'
+import { makeApiKey } from '../../../src/identity/api-key.ts'
 import { FakeClock } from '../../support/clock.ts'
 import { onBoth } from '../../support/database.ts'
 import { many } from '../../support/many.ts'
@@ -259,4 +261,31 @@ t.test('OBS-21 what the database will never take does not keep back what comes a
     const rows = await database.db.selectFrom('api_requests').select('path').execute()
     return rows.some(({ path }) => path === '/hello/1')
   })
+})
+
+onBoth(t, 'OBS-21 C-35 a key that a user has made is recorded with its user', async (t, kind) => {
+  const { url } = await startUpstream(t)
+  const { call, counted, database } = await startRecording(t, kind, document(url), { clock: new FakeClock(Date.now()) })
+  const [user, apiKey] = [randomUUID(), randomUUID()]
+  const made = makeApiKey('development')
+  const now = Date.now()
+  const times = { created_at: now, updated_at: now }
+  const name = { username: 'alice', username_key: 'alice', email: 'a@b.c', email_key: 'a@b.c' }
+  const nothing = { password_hash: null, first_name: null, last_name: null, tier: null }
+  await database.db
+    .insertInto('users')
+    .values({ id: user, ...name, ...nothing, active: true, ...times })
+    .execute()
+  const { hash, prefix } = made
+  const unset = { previous_hash: null, previous_until: null, expires_at: null, last_used_at: null }
+  await database.db
+    .insertInto('api_keys')
+    .values({ id: apiKey, user_id: user, name: 'ci', hash, prefix, permissions: '[]', ...unset, ...times })
+    .execute()
+  t.equal((await call('/orders/1', { headers: { 'x-api-key': made.key } })).status, 200)
+  await counted(1)
+  t.match(await database.db.selectFrom('api_requests').selectAll().execute(), [{ user_id: user, api_key_id: apiKey }])
+  t.match(await database.db.selectFrom('traffic_minutes').selectAll().execute(), [
+    { user_id: user, api_key_id: apiKey }
+  ])
 })
