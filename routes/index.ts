@@ -15,6 +15,8 @@ import gateway from './gateway.ts'
 import gatewayServices from './gateway-services.ts'
 import health from './health.ts'
 import metrics from './metrics.ts'
+import oauth from './oauth.ts'
+import oauthClients from './oauth-clients.ts'
 import { validatorCompiler } from './operation.ts'
 import services from './services.ts'
 import token from './token.ts'
@@ -57,7 +59,10 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
   if (paths.admin !== false) {
     await app.register(admin, { ...options, prefix: paths.admin })
     if (storage.database) await app.register(audit, { ...options, prefix: paths.admin })
+    if (identity.oauth !== undefined) await app.register(oauthClients, { ...options, prefix: `${paths.admin}/oauth` })
   }
+  if (paths.oauth !== false && identity.oauth !== undefined)
+    await app.register(oauth, { ...options, prefix: paths.oauth })
   if (storage.database) await app.register(traffic, options)
   if (paths.documentation !== false) await app.register(docs, { ...options, routes })
 }

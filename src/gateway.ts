@@ -158,8 +158,9 @@ export class Gateway implements Control {
   }
 
   async #open(): Promise<void> {
-    const { database, live, recorder } = this.runtime
+    const { database, live, recorder, revocations } = this.runtime
     await recorder?.open()
+    await revocations.open()
     live.keepFor(lifeOfTokens(this.snapshot))
     if (database !== undefined) await live.follow(database)
     await this.registry?.open()

@@ -77,7 +77,7 @@ async function openApi(): Promise<object> {
 }
 
 /** Settings that bring endpoints along which are not there by themselves. */
-const EVERYTHING = {}
+const EVERYTHING = { identity: { oauth: { issuer: 'https://gateway.example.com/oauth' } } }
 
 const PACKAGE = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }
 

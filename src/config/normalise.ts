@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { ConnectionOptions } from 'node:tls'
+import { advisoriesOn, problemsOfClient } from '../identity/oauth2/clients.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import { addressOf, isNetwork, NETWORK_WORDS, type Networks, networksOf } from '../registry/networks.ts'
 import { compileCondition, compileRegex, RegexError } from '../routing/conditions.ts'
@@ -25,6 +26,8 @@ import type {
   IdentitySettings,
   LoggingSettings,
   MetricsSettings,
+  OAuthClientSettings,
+  OAuthSettings,
   PathSettings,
   PluginSettings,
   RecordingSettings,
@@ -241,6 +244,7 @@ class Normaliser {
     await stretches.next()
     this.#checkIds()
     this.#checkReserved()
+    this.#checkOAuth()
     await stretches.next()
     this.#checkConflicts()
     this.#checkRecording()
@@ -355,6 +359,38 @@ class Normaliser {
     const asked = (this.#document.identity as Record<string, unknown> | undefined)?.local === true
     if (asked) this.#problems.add(['identity', 'local'], trouble)
     return false
+  }
+
+  /** What of OAuth no schema can say. */
+  #checkOAuth(): void {
+    const { identity, paths, storage } = this.#settled
+    const { oauth } = identity
+    if (oauth === undefined) return
+    const path: Path = ['identity', 'oauth']
+    if (!storage.database) this.#problems.add(path, 'needs "storage.database"')
+    if (paths.oauth === false) this.#problems.add(['paths', 'oauth'], 'is needed for "identity.oauth"')
+    const { protocol, hostname, pathname } = URL.parse(oauth.issuer) ?? { protocol: '', hostname: '', pathname: '' }
+    if (protocol !== 'https:' && !['localhost', '127.0.0.1', '[::1]'].includes(hostname))
+      this.#problems.add([...path, 'issuer'], 'has to be https')
+    if (paths.oauth !== false && pathname !== paths.oauth)
+      this.#problems.add(
+        [...path, 'issuer'],
+        `has the path "${pathname}", but paths.oauth is "${paths.oauth}": they have to be the same`
+      )
+    for (const [i, client] of oauth.clients.entries()) this.#checkClient(client, [...path, 'clients', i], oauth)
+  }
+
+  #checkClient(client: OAuthClientSettings, path: Path, { clients }: OAuthSettings): void {
+    if (clients.find(({ id }) => id === client.id) !== client)
+      this.#problems.add([...path, 'id'], `"${client.id}" is the id of another client`)
+    const needsSecret = client.token_endpoint_auth_method === 'client_secret_basic'
+    if (needsSecret !== Boolean(client.secret))
+      this.#problems.add(
+        needsSecret ? path : [...path, 'secret'],
+        needsSecret ? 'needs "secret"' : `is not for "${client.token_endpoint_auth_method}"`
+      )
+    for (const { key, message } of problemsOfClient(client)) this.#problems.add([...path, key], message)
+    for (const advisory of advisoriesOn(client)) this.#problems.warn([...path, 'grant_types'], advisory)
   }
 
   /** The PEM itself, or that in the file of this name. What is neither is found where keys are made of it. */
@@ -828,7 +864,7 @@ class Normaliser {
 
   #ownPatterns(): { key: keyof PathSettings; pattern: Pattern }[] {
     const own: { key: keyof PathSettings; pattern: Pattern }[] = []
-    const settled = { ...this.#settled, identity: { local: this.#local } }
+    const settled = { ...this.#settled, identity: { ...this.#settled.identity, local: this.#local } }
     for (const [key, source] of reservedPatterns(settled)) {
       const path: Path = ['paths', key]
       const plain = this.#attempt(() => parsePattern(source.replace(/\/\*\*$/, '')), path)
@@ -909,7 +945,7 @@ export function reservedPatterns({
   paths,
   storage,
   identity
-}: Pick<Snapshot, 'paths' | 'storage'> & { readonly identity: Pick<IdentitySettings, 'local'> }): [
+}: Pick<Snapshot, 'paths' | 'storage'> & { readonly identity: Pick<IdentitySettings, 'local' | 'oauth'> }): [
   key: keyof PathSettings,
   source: string
 ][] {
@@ -921,6 +957,7 @@ export function reservedPatterns({
     ['admin', '/**']
   ]
   if (storage.database) list.push(['services', '/**'], ['traffic', ''], ['usage', '/**'], ['errors', ''])
+  if (identity.oauth !== undefined) list.push(['oauth', '/**'])
   if (identity.local) list.push(['auth', '/**'], ['users', '/me'], ['token', ''], ['api_keys', '/**'])
   const own = list.flatMap(([key, below]): [keyof PathSettings, string][] =>
     paths[key] === false ? [] : [[key, `${paths[key]}${below}`]]

@@ -140,6 +140,63 @@ const issuerKeys = {
   clock_skew: duration({ description: 'How far the clocks of issuer and gateway may be apart.', default: '0s' })
 }
 
+export const GRANT_TYPES = [
+  'authorization_code',
+  'refresh_token',
+  'client_credentials',
+  'implicit',
+  'password'
+] as const
+
+/** What a client of OAuth is registered with, in the configuration and by the API. */
+export const oauthClient = {
+  name: Type.String({ description: 'What users are told asks for access.', minLength: 1, maxLength: 100 }),
+  token_endpoint_auth_method: oneOf(['client_secret_basic', 'private_key_jwt', 'none'], {
+    description:
+      'How it says who it is: by a secret, by a token that it signs with a key of `jwks`, or not at all, as apps and pages have to.',
+    default: 'client_secret_basic'
+  }),
+  jwks: Type.Optional(Type.Unknown({ description: 'Its public keys, as a JWK set: `{keys: […]}`.' })),
+  grant_types: Type.Array(Type.String({ enum: [...GRANT_TYPES] }), {
+    description:
+      'How it may get tokens. `implicit` (`id_token token`) and `password` are for those who cannot do better.',
+    default: ['authorization_code', 'refresh_token']
+  }),
+  redirect_uris: Type.Array(Type.String({ pattern: '^https?://[^#]+$' }), {
+    description: 'Where users may be sent back to, exactly.',
+    default: []
+  }),
+  post_logout_redirect_uris: Type.Array(Type.String({ pattern: '^https?://[^#]+$' }), {
+    description: 'Where users may be sent to when they have logged out, exactly.',
+    default: []
+  }),
+  scopes: Type.Array(Type.String({ pattern: '^[\\x21\\x23-\\x5b\\x5d-\\x7e]+$' }), {
+    description:
+      'What it may ask for at most: `openid`, `profile`, `email`, `offline_access`, `roles` (all roles of the user), and permissions.',
+    default: ['openid']
+  })
+}
+
+const oauth = Type.Object(
+  {
+    issuer: Type.String({
+      description:
+        'Where the gateway is seen from outside, with the path of `paths.oauth`: `https://gateway.example.com/oauth`.',
+      pattern: '^https?://[^?#]+[^?#/]$'
+    }),
+    key_age: duration({ description: 'After this the key that signs is replaced by a new one.', default: '90d' }),
+    clients: Type.Array(
+      Type.Object({
+        id: Type.String({ description: 'Its `client_id`.', pattern: '^[A-Za-z0-9._~-]+$' }),
+        secret: secret('Its secret, from the environment.'),
+        ...oauthClient
+      }),
+      { description: 'Clients that are written down here rather than made by the API.', default: [] }
+    )
+  },
+  { description: 'Give out tokens by OAuth 2.0 and OpenID Connect.' }
+)
+
 const identity = Type.Object(
   {
     local: flag(
@@ -171,6 +228,7 @@ const identity = Type.Object(
       },
       { description: 'What a password costs whoever guesses it, and the gateway at each login.', default: {} }
     ),
+    oauth: Type.Optional(oauth),
     jwt: Type.Object(
       {
         algorithm: oneOf(ALGORITHMS, { description: 'Algorithm of the gateway’s own tokens.', default: 'HS256' }),
@@ -329,7 +387,8 @@ const paths = Type.Object(
       description:
         'Prefixes under which `/docs`, `/redoc` and `/openapi.json` are; the pages read the first one’s. `false` switches them off.',
       default: ['/', '/api']
-    })
+    }),
+    oauth: ownPath('Prefix of OAuth, where `identity.oauth` is given.', '/oauth')
   },
   { description: 'Where the gateway’s own endpoints are. They always win over routes.', default: {} }
 )
@@ -636,6 +695,8 @@ export type GatewaySettings = Static<typeof gateway>
 export type ServerSettings = Static<typeof server>
 export type StorageSettings = Static<typeof storage>
 export type IdentitySettings = Static<typeof identity>
+export type OAuthSettings = Static<typeof oauth>
+export type OAuthClientSettings = OAuthSettings['clients'][number]
 export type LoggingSettings = Static<typeof logging>
 export type RecordingSettings = Static<typeof recording>
 export type MetricsSettings = Static<typeof metrics>

@@ -3,6 +3,7 @@ import { type Migration, Migrator } from 'kysely/migration'
 import { DatabaseError } from './database-error.ts'
 import { up as identity } from './migrations/001-identity.ts'
 import { up as registry } from './migrations/002-registry.ts'
+import { up as oauth } from './migrations/003-oauth.ts'
 import { up as traffic } from './migrations/004-traffic.ts'
 import type { Tables } from './tables.ts'
 
@@ -23,6 +24,7 @@ export type Step = (db: Kysely<unknown>, types: ColumnTypes) => Promise<void>
 export const STEPS: Readonly<Record<string, Step>> = {
   '001-identity': identity,
   '002-registry': registry,
+  '003-oauth': oauth,
   '004-traffic': traffic
 }
 

@@ -4,7 +4,7 @@ import type { ColumnType, Generated } from 'kysely'
  * What the database holds. Both dialects give the same shapes: ids are UUIDs as text, times are milliseconds since 1970, flags
  * are written as booleans and read with `Boolean()`, JSON is written with `JSON.stringify` and read with `JSON.parse`.
  */
-export interface Tables extends IdentityTables, RegistryTables, TrafficTables {
+export interface Tables extends IdentityTables, RegistryTables, OAuthTables, TrafficTables {
   changes: ChangesTable
   audit_log: AuditTable
 }
@@ -248,4 +248,69 @@ export interface QuotasTable {
   window_ms: number
   used: number
   ends_at: number
+}
+
+interface OAuthTables {
+  oauth_clients: OAuthClientsTable
+  oauth_keys: OAuthKeysTable
+  oauth_artifacts: OAuthArtifactsTable
+  external_identities: ExternalIdentitiesTable
+  revoked_tokens: RevokedTokensTable
+}
+
+export interface OAuthClientsTable {
+  /** Its `client_id`. */
+  id: string
+  name: string
+  /** SHA-256 of its secret, in hex; null for clients that have none. */
+  secret_hash: string | null
+  /** What else it is registered with. */
+  metadata: Json
+  created_at: number
+  updated_at: number
+}
+
+/** What OAuth signs with: the same on all nodes. */
+export interface OAuthKeysTable {
+  /** Its `kid`. */
+  id: string
+  /** `signature` of tokens, or `cookie`. */
+  purpose: 'signature' | 'cookie'
+  /** The purpose, while this is the key that signs: there is one of each. */
+  current: string | null
+  /** A private JWK, or the secret itself. */
+  material: string
+  created_at: number
+  retired_at: number | null
+}
+
+/** Codes, tokens, consents, logins under way: what one node begins and another may finish. */
+export interface OAuthArtifactsTable {
+  /** `AuthorizationCode`, `RefreshToken`, `Grant`, … */
+  model: string
+  /** SHA-256 of what its holder shows, in hex; for signed tokens their `jti`, which nobody gets anything for. */
+  id: string
+  client_id: string | null
+  /** SHA-256 of the grant's id: what is taken back together. */
+  grant_id: string | null
+  /** By which a login of a browser is known besides its cookie. */
+  uid: string | null
+  payload: Json
+  consumed_at: number | null
+  expires_at: number
+}
+
+/** Who a user is at another identity provider. */
+export interface ExternalIdentitiesTable {
+  issuer: string
+  subject: string
+  user_id: string
+  created_at: number
+}
+
+/** IDN-15: tokens that have been taken back, for as long as they would have lived. */
+export interface RevokedTokensTable {
+  /** The token's `jti`, or its SHA-256. */
+  key: string
+  expires_at: number
 }

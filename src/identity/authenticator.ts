@@ -3,10 +3,12 @@ import type { IdentitySettings } from '../config/schema.ts'
 import type { Snapshot } from '../config/snapshot.ts'
 import type { Runtime } from '../runtime/runtime.ts'
 import { ApiKeyError, ApiKeys } from './api-key.ts'
+import type { ClaimNames } from './claims.ts'
 import { IdentityError, namely } from './identity-error.ts'
 import { type Issuer, TokenVerifier } from './jwt.ts'
 import { type KeySource, publicKey, StaticKeys, secretKey } from './keys.ts'
 import { checkStrength, isProduction, type LocalKey, localKey } from './local-key.ts'
+import { acquireAuthorizationServer } from './oauth2/server.ts'
 import { type FetchReport, PublishedKeys } from './published-keys.ts'
 import type { StoredKeys } from './stored-keys.ts'
 
@@ -17,6 +19,15 @@ type IssuerSettings = IdentitySettings['issuers'][number]
 
 /** How long a fetch of keys may take, in milliseconds. */
 const PATIENCE_MS = 5000
+
+/** Where OAuth's tokens say what: `scope` is what a client was allowed to ask for, not what its user may do. */
+const OAUTH_CLAIMS: ClaimNames = {
+  roles: ['roles'],
+  permissions: ['permissions'],
+  name: ['name'],
+  tier: ['tier'],
+  tenant: []
+}
 
 /** Everything that tells who somebody is. Lives as long as any generation has this identity configuration. */
 export class Authenticator {
@@ -39,6 +50,13 @@ export class Authenticator {
     if (local !== undefined) {
       const { issuer, audience, clock_skew } = identity.jwt
       issuers.push({ issuer, own: true, keys: new StaticKeys([local.verification]), audience, clockSkewMs: clock_skew })
+    }
+    const oauth = acquireAuthorizationServer(identity, runtime)
+    if (oauth !== undefined) {
+      this.#leases.push(oauth.key)
+      const { issuer, keys } = oauth.server
+      const clockSkewMs = identity.jwt.clock_skew
+      issuers.push({ issuer, own: true, keys, audience: [issuer], clockSkewMs, claims: OAUTH_CLAIMS })
     }
     this.tokens = new TokenVerifier({ issuers, claims: identity.claims, cacheSize: identity.token_cache }, runtime)
   }

@@ -56,7 +56,8 @@ export function consumerOf(
   issuer: string | undefined,
   credential: Pick<Consumer, 'expiresAt' | 'revocationKey' | 'userId' | 'grant'>
 ): Consumer {
-  const ofUser = payload.sub !== undefined
+  // A client that acts for itself is its own subject (RFC 9068 section 2.2).
+  const ofUser = payload.sub !== undefined && payload.sub !== payload.client_id
   const subject = ofUser ? payload.sub : (payload.client_id ?? payload.azp)
   if (typeof subject !== 'string' || subject === '') throw untrusted('no_subject')
   const kind = ofUser ? ('user' as const) : ('client' as const)

@@ -24,6 +24,8 @@ export interface Issuer {
   /** Audiences of which a token names one; empty for any. */
   readonly audience: readonly string[]
   readonly clockSkewMs: number
+  /** Where its tokens say what, if not where those of all others do. */
+  readonly claims?: ClaimNames
 }
 
 /** A token whose signature, form and issuer were found good; time and revocation are asked again at every use. */
@@ -91,7 +93,7 @@ export class TokenVerifier {
     const { expiresAt } = validity
     const own = issuer.own === true
     const credential = { expiresAt, revocationKey: revocationKey(token, payload), ...(own && grantOf(payload)) }
-    const consumer = consumerOf(payload, this.#claims, own ? undefined : issuer.issuer, credential)
+    const consumer = consumerOf(payload, issuer.claims ?? this.#claims, own ? undefined : issuer.issuer, credential)
     const verified = { ...validity, consumer, issuer, keyVersion: keys.version }
     const admitted = this.#admit(verified)
     this.#verified.set(token, verified)

@@ -1,4 +1,6 @@
 import { createHash } from 'node:crypto'
+import type { Database } from '../database/database.ts'
+import { readRevokedTokens, TOKEN_REVOKED, writeRevokedToken } from '../database/revoked-tokens.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { TwoGenerations } from '../runtime/two-generations.ts'
 import type { Store } from '../store/store.ts'
@@ -25,17 +27,42 @@ export function revocationKey(token: string, { jti }: Readonly<Record<string, un
  * Tokens that have been taken back: `blacklist:{jti}` in the store, for as long as the token would have lived. What the
  * store says of a token is believed for a second, so that revocation costs no round trip per request and still bites within
  * a second everywhere; at once where it was made. While the store is out of reach, what was known last stands (C-29).
+ * Without a store that is shared, they are kept in the database: other nodes learn of them as of any other change.
  */
 export class Revocations {
   readonly #store: Store
   readonly #clock: Clock
+  readonly #database: Database | undefined
   readonly #known = new TwoGenerations<Known>(MOST)
-  /** Taken back here: until when, in monotonic milliseconds. */
+  /** Taken back here, or as the database says: until when, in monotonic milliseconds. */
   readonly #revoked = new Map<string, number>()
 
-  constructor(store: Store, clock: Clock) {
+  constructor(store: Store, clock: Clock, database?: Database) {
     this.#store = store
     this.#clock = clock
+    this.#database = store.kind === 'memory' ? database : undefined
+  }
+
+  /** Takes over what the database knows, and follows it from here on. */
+  async open(): Promise<void> {
+    const database = this.#database
+    if (database === undefined) return
+    database.changes.on(TOKEN_REVOKED, changes =>
+      this.#load(
+        database,
+        changes.map(({ subject }) => subject)
+      )
+    )
+    await this.#load(database)
+  }
+
+  async #load(database: Database, keys?: readonly string[]): Promise<void> {
+    const now = this.#clock.now()
+    for (const { key, expires_at } of await readRevokedTokens(database, now, keys)) this.#note(key, expires_at - now)
+  }
+
+  #note(key: string, ttlMs: number): void {
+    this.#revoked.set(key, this.#clock.monotonic() + ttlMs)
   }
 
   /** @param key of {@link revocationKey} */
@@ -74,13 +101,16 @@ export class Revocations {
   }
 
   /**
-   * Takes a token back. Rejects when the store is out of reach: it is then revoked here and nowhere else.
+   * Takes a token back. Rejects when the store, or the database in its place, is out of reach: it is then revoked here and
+   * nowhere else.
    * @param ttlMs how long it would have lived, in milliseconds
    */
   async revoke(key: string, ttlMs: number): Promise<void> {
     const now = this.#clock.monotonic()
     for (const [old, until] of this.#revoked) if (until <= now) this.#revoked.delete(old)
-    this.#revoked.set(key, now + ttlMs)
-    await this.#store.set(`blacklist:${key}`, '1', ttlMs)
+    this.#note(key, ttlMs)
+    if (this.#database === undefined) return this.#store.set(`blacklist:${key}`, '1', ttlMs)
+    const wall = this.#clock.now()
+    await writeRevokedToken(this.#database, { key, expires_at: wall + Math.ceil(ttlMs) }, wall)
   }
 }

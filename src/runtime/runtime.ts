@@ -74,7 +74,7 @@ export class Runtime {
     this.database = options.database
     this.deadlines = new Deadlines(this.clock)
     this.metrics = new RequestMetrics(this.store)
-    this.revocations = new Revocations(this.store, this.clock)
+    this.revocations = new Revocations(this.store, this.clock, this.database)
     this.storedKeys = this.database === undefined ? undefined : new StoredKeys(this.database, this)
     this.live = new LiveIdentity(this.clock)
     this.requestId = createRequestIds(this.clock)
