@@ -105,6 +105,18 @@ export async function endArtifactsOf(
   return ended.filter(({ model, expires_at }) => SIGNED_MODELS.has(model) && expires_at > now)
 }
 
+/** Whether a session has begun and not ended. */
+export async function isSessionAlive(db: Db, id: string, now: number): Promise<boolean> {
+  const row = await db
+    .selectFrom('sessions')
+    .select('id')
+    .where('id', '=', id)
+    .where('revoked_at', 'is', null)
+    .where('expires_at', '>', now)
+    .executeTakeFirst()
+  return row !== undefined
+}
+
 /** Forgets artifacts that have expired. */
 export async function deleteExpiredArtifacts(db: Db, now: number): Promise<void> {
   await db.deleteFrom('oauth_artifacts').where('expires_at', '<=', now).execute()

@@ -2,11 +2,9 @@ import * as openid from 'openid-client'
 import t from 'tap'
 import { onBoth, ownStorage } from '../support/database.ts'
 import { startGateway } from '../support/gateway.ts'
-import { documentOf, startOAuth } from '../support/oauth.ts'
+import { discover, documentOf, refusal, SECRET, startOAuth } from '../support/oauth.ts'
 import { token } from '../support/tokens.ts'
 import { until } from '../support/until.ts'
-
-const SECRET = 'a secret of the tests, long enough to be one'
 
 const boss = token({ sub: 'root', roles: ['admin'] })
 
@@ -16,21 +14,6 @@ const machine = {
   secret: SECRET,
   grant_types: ['client_credentials'],
   scopes: ['orders.read', 'orders.write']
-}
-
-function discover(issuer: string, id: string, secret?: string): Promise<openid.Configuration> {
-  const authentication = secret === undefined ? openid.None() : openid.ClientSecretBasic(secret)
-  return openid.discovery(new URL(issuer), id, {}, authentication, { execute: [openid.allowInsecureRequests] })
-}
-
-/** What is said against a request. */
-async function refusal(request: Promise<unknown>): Promise<object> {
-  try {
-    await request
-  } catch (error) {
-    return error as object
-  }
-  throw new Error('it was not refused')
 }
 
 onBoth(t, 'IDN-29 a service gets a token for itself, which the gateway takes for what it may do', async (t, kind) => {

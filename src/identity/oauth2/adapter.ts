@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { type Adapter, type AdapterPayload, errors } from 'oidc-provider'
+import { type Adapter, type AdapterPayload, errors, Provider } from 'oidc-provider'
 import type { Database } from '../../database/database.ts'
 import { isUnreachable } from '../../database/database-error.ts'
 import { consumeArtifact, findArtifact, holdGrant, SIGNED_MODELS, saveArtifact } from '../../database/oauth.ts'
@@ -14,6 +14,8 @@ export interface AdapterContext {
   readonly revocations: Revocations
   /** What stands before the `jti` of a signed token that has been shown, and was found good: the `jti` alone gets nobody anything. */
   readonly handle: string
+  /** Ends what began with the login of this session, by its `uid`. */
+  endLogin(uid: string | undefined): Promise<void>
   /** What oidc-provider knows of a client; undefined for one that nobody has registered. */
   findClient(id: string): Promise<AdapterPayload | undefined>
 }
@@ -110,6 +112,10 @@ export class DatabaseAdapter implements Adapter {
         const row = await findArtifact(database.db, this.#model, { id: key }, clock.now())
         if (row !== undefined) await revocations.revoke(key, row.expires_at - clock.now())
       }
+      // A session is destroyed when somebody logs out; and when it only gets another id, as it does at each login.
+      const { oidc } = Provider.ctx ?? {}
+      if (this.#model === 'Session' && oidc?.route === 'end_session_confirm' && oidc.params?.logout)
+        await this.#context.endLogin(oidc.session?.uid)
       await database.db.deleteFrom('oauth_artifacts').where('model', '=', this.#model).where('id', '=', key).execute()
     })
   }

@@ -35,6 +35,12 @@ export function pagePolicy(formTargets: readonly string[] = []): string {
   ].join('; ')
 }
 
+/** Where the answer to a form may lead, as {@link pagePolicy} takes it. */
+export function targetsOf(redirect: unknown): string[] {
+  const origin = typeof redirect === 'string' ? URL.parse(redirect)?.origin : undefined
+  return origin === undefined ? [] : [origin]
+}
+
 /** Header fields of every page. */
 export const PAGE_FIELDS = {
   'content-security-policy': pagePolicy(),

@@ -1,4 +1,4 @@
-import { createHash, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import {
   type AccessToken,
@@ -15,14 +15,16 @@ import {
   type ResourceServer
 } from 'oidc-provider'
 import type { Logger } from 'pino'
+import type { User } from '../../database/users.ts'
 import { GatewayError } from '../../errors.ts'
+import type { Attempt } from '../accounts.ts'
 import { type AdapterContext, DatabaseAdapter } from './adapter.ts'
 import { isSecretOf, OPENID_SCOPES, ROLES_SCOPE } from './clients.ts'
 import { ENDPOINTS } from './endpoints.ts'
-import { errorPage, loggedOutPage, logoutPage, PAGE_FIELDS } from './pages.ts'
+import { errorPage, loggedOutPage, logoutPage, PAGE_FIELDS, pagePolicy, targetsOf } from './pages.ts'
 import { withinScope } from './scope.ts'
 import { ALGORITHM, type SigningKeys } from './signing-keys.ts'
-import type { Caller, Logins, OAuthUser, OAuthUsers } from './users.ts'
+import { CLAIMS_OF, type Logins, nameOf, type OAuthUsers, sessionOf, userClaims } from './users.ts'
 
 /** Life of a code between two requests of one client, in seconds. */
 const CODE_SECONDS = 60
@@ -46,7 +48,7 @@ export interface ProviderOptions {
 
 /** The requests that oidc-provider gets, with what it cannot know. */
 export interface OAuthRequest extends IncomingMessage {
-  readonly caller: Caller
+  readonly attempt: Attempt
   readonly logins: Logins
 }
 
@@ -56,6 +58,13 @@ interface ResourceServers {
     identifier: string,
     resource: ResourceServer
   ) => NonNullable<AccessToken['resourceServer']>
+}
+
+/** What our login page tells: who it is, and as of when. */
+export interface LoginResult {
+  readonly [key: string]: unknown
+  readonly accountId: string
+  readonly tokenVersion: number
 }
 
 type Source = AuthorizationCode | RefreshToken
@@ -89,11 +98,7 @@ export function createProvider(options: ProviderOptions): Provider {
     },
     discovery: { userinfo_endpoint: `${issuer}${ENDPOINTS.userinfo}` } as never,
     scopes: ['openid', 'offline_access'],
-    claims: {
-      openid: ['sub'],
-      profile: ['name', 'given_name', 'family_name', 'preferred_username'],
-      email: ['email']
-    },
+    claims: { openid: ['sub'], ...CLAIMS_OF },
     conformIdTokenClaims: false,
     responseTypes: ['code', 'id_token token', 'id_token'],
     pkce: { required: () => true },
@@ -134,20 +139,20 @@ export function createProvider(options: ProviderOptions): Provider {
       },
       rpInitiatedLogout: {
         enabled: true,
-        logoutSource: (ctx, form) => page(ctx, logoutPage(form)),
+        logoutSource: (ctx, form) => page(ctx, logoutPage(form), targetsOf(ctx.oidc.params?.post_logout_redirect_uri)),
         postLogoutSuccessSource: ctx => page(ctx, loggedOutPage())
       }
     },
     interactions: {
-      policy: policyOf(users, refreshSeconds),
+      policy: policyOf(users),
       url: (_ctx, { uid }) => `${mount}${ENDPOINTS.interaction}/${uid}`
     },
     findAccount: async (_ctx, sub, token) => {
       const user = await users.find(sub)
       if (user === undefined || !user.active) return undefined
-      if (isSource(token) && !(await users.isSessionAlive(sessionOf(token.sessionUid, token.authTime))))
-        return undefined
-      return { accountId: sub, claims: () => ({ ...claimsOf(user), sub }) }
+      // Codes and refresh tokens are worth nothing without the session that they came of.
+      if (isSource(token) && !(await users.isAlive(token.sessionUid))) return undefined
+      return { accountId: sub, claims: () => userClaims(user) }
     },
     issueRefreshToken: (_ctx, client) => client.grantTypeAllowed('refresh_token'),
     rotateRefreshToken: true,
@@ -184,29 +189,18 @@ function epoch(): number {
   return Math.floor(Date.now() / 1000)
 }
 
-function page(ctx: KoaContextWithOIDC, html: string): void {
-  ctx.set(PAGE_FIELDS)
+function page(ctx: KoaContextWithOIDC, html: string, formTargets: readonly string[] = []): void {
+  ctx.set({ ...PAGE_FIELDS, 'content-security-policy': pagePolicy(formTargets) })
   ctx.type = 'html'
   ctx.body = html
 }
 
-/**
- * The session of the accounts that a login at a browser is: the same for all tokens that come of it. oidc-provider keeps
- * nothing of ours with a login, so the id follows from what it does keep.
- */
-export function sessionOf(uid: string | undefined, authTime: number | undefined): string {
-  const bytes = createHash('sha256').update(`${uid} ${authTime}`).digest().subarray(0, 16)
-  bytes[6] = ((bytes[6] as number) & 0x0f) | 0x80
-  bytes[8] = ((bytes[8] as number) & 0x3f) | 0x80
-  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
-}
-
 function isSource(token: unknown): token is Source {
-  return typeof token === 'object' && token !== null && 'authTime' in token
+  return typeof token === 'object' && token !== null && 'sessionUid' in token
 }
 
-function callerOf(ctx: KoaContextWithOIDC): Caller {
-  return (ctx.req as OAuthRequest).caller
+function attemptOf(ctx: KoaContextWithOIDC): Attempt {
+  return (ctx.req as OAuthRequest).attempt
 }
 
 function registeredScopes(client: Client): string[] {
@@ -240,37 +234,21 @@ function gatewayAsResource(client: Client, { issuer, keys, accessSeconds }: Prov
   }
 }
 
-function claimsOf(user: OAuthUser): Record<string, string> {
-  const { firstName, lastName, username, email } = user
-  const claims: Record<string, string | undefined> = {
-    name: nameOf(user),
-    given_name: firstName,
-    family_name: lastName,
-    preferred_username: username,
-    email
-  }
-  return Object.fromEntries(Object.entries(claims).filter((entry): entry is [string, string] => entry[1] !== undefined))
-}
-
-function nameOf({ firstName, lastName, username }: OAuthUser): string {
-  return [firstName, lastName].filter(part => part !== undefined && part !== '').join(' ') || username
-}
-
 /** Besides what oidc-provider asks: a login counts for as long as its session is not ended, by whomever. */
-function policyOf(users: OAuthUsers, refreshSeconds: number): interactionPolicy.DefaultPolicy {
+function policyOf(users: OAuthUsers): interactionPolicy.DefaultPolicy {
   const policy = interactionPolicy.base()
   const { Check } = interactionPolicy
   policy.get('login')?.checks.add(
     new Check('session_ended', 'the session has ended', async ctx => {
-      const { session, account, result } = ctx.oidc
+      const { session, account } = ctx.oidc
       if (session?.accountId === undefined) return Check.NO_NEED_TO_PROMPT
-      if (account === undefined) return Check.REQUEST_PROMPT
-      const id = sessionOf(session.uid, session.loginTs)
-      if (result?.login !== undefined) {
-        const expiresAt = Date.now() + refreshSeconds * 1000
-        await users.beginSession({ id, userId: session.accountId, expiresAt }, callerOf(ctx))
-      }
-      return (await users.isSessionAlive(id)) ? Check.NO_NEED_TO_PROMPT : Check.REQUEST_PROMPT
+      const login = ctx.oidc.result?.login as LoginResult | undefined
+      if (login !== undefined)
+        await users.begin({ ...login, uid: session.uid, userId: login.accountId }, attemptOf(ctx))
+      if (account !== undefined && (await users.isAlive(session.uid))) return Check.NO_NEED_TO_PROMPT
+      // What has ended does not begin again: the next login is another session.
+      session.uid = randomUUID()
+      return Check.REQUEST_PROMPT
     })
   )
   return policy
@@ -287,9 +265,8 @@ async function complete(
   { users, adapter, accessSeconds }: ProviderOptions
 ): Promise<void> {
   const scope = [...token.scopes]
-  const more =
-    token.kind === 'AccessToken' ? await ofUser(ctx, token as AccessToken, scope, users) : ofClient(ctx, scope)
-  Object.assign(payload, more)
+  const more = token.kind === 'AccessToken' ? await ofUser(token as AccessToken, scope, users) : ofClient(ctx, scope)
+  Object.assign(payload, more, { scope: [...openidScopes(ctx), ...scope].join(' ') || undefined })
   const { jti, clientId, kind } = token
   const { accountId, grantId, sessionUid, gty } = token as AccessToken
   const kept = { kind, clientId, accountId, grantId, sessionUid, gty, aud: token.aud, scope: token.scope, extra: more }
@@ -297,16 +274,23 @@ async function complete(
   await new DatabaseAdapter(kind, adapter).upsert(jti, { ...kept, ...times } as never, accessSeconds)
 }
 
-async function ofUser(ctx: KoaContextWithOIDC, token: AccessToken, scope: string[], users: OAuthUsers) {
+/** What the user has let the client know: not the resource's, and yet what the user's own endpoint goes by. */
+function openidScopes({ oidc }: KoaContextWithOIDC): string[] {
+  const { params, grant, entities } = oidc
+  const granted = grant?.getOIDCScopeFiltered(oidc.requestParamScopes).split(' ') ?? []
+  const source = (entities.RefreshToken ?? entities.AuthorizationCode)?.scope?.split(' ')
+  const asked = typeof params?.scope === 'string' ? params.scope.split(' ') : undefined
+  return (source ?? granted).filter(word => OPENID_SCOPES.includes(word) && (asked?.includes(word) ?? true))
+}
+
+async function ofUser(token: AccessToken, scope: string[], users: OAuthUsers) {
   const user = await users.find(token.accountId)
   if (user === undefined) throw new errors.InvalidGrant('the user is gone')
-  const { entities, session } = ctx.oidc
-  const authTime = entities.RefreshToken?.authTime ?? entities.AuthorizationCode?.authTime ?? session?.loginTs
   return {
     name: nameOf(user),
     ...withinScope(user, scope),
     ...(user.tier === undefined ? {} : { tier: user.tier }),
-    sid: sessionOf(token.sessionUid, authTime),
+    sid: sessionOf(token.sessionUid),
     ver: user.tokenVersion
   }
 }
@@ -318,28 +302,24 @@ function ofClient({ oidc }: KoaContextWithOIDC, scope: string[]) {
 
 /** RFC 6749 section 4.3, for clients that list `password` (IDN-30, C-36). Who has a second factor cannot use it. */
 function registerPasswordGrant(provider: Provider, options: ProviderOptions): void {
-  const { users, issuer, refreshSeconds } = options
+  const { users, issuer } = options
   const handler = async (ctx: KoaContextWithOIDC): Promise<void> => {
     const { params, client } = ctx.oidc as { params: Record<string, string>; client: Client }
     const { username, password } = params
     if (typeof username !== 'string' || typeof password !== 'string')
       throw new errors.InvalidRequest('username and password are needed')
-    const { caller, logins } = ctx.req as OAuthRequest
-    const user = await passwordsUser(logins, username, password, caller)
+    const { attempt, logins } = ctx.req as OAuthRequest
+    const user = await passwordsUser(logins, username, password, attempt)
     askForAll(ctx)
     const scope = params.scope ?? ''
     checkScopes(client, scope.split(' '))
     const sessionUid = randomUUID()
-    const authTime = epoch()
-    const expiresAt = Date.now() + refreshSeconds * 1000
-    await users.beginSession({ id: sessionOf(sessionUid, authTime), userId: user.id, expiresAt }, caller)
+    await users.begin({ uid: sessionUid, userId: user.id, tokenVersion: user.tokenVersion }, attempt)
     const grant = new provider.Grant({ accountId: user.id, clientId: client.clientId })
     grant.addResourceScope(issuer, scope)
     const grantId = await grant.save()
     const common = { accountId: user.id, client, grantId, gty: 'password', sessionUid, scope }
-    // The session of the access token that is about to be made follows from this one, whether it is given out or not.
-    const refresh = new provider.RefreshToken({ ...common, authTime, resource: issuer } as never)
-    ctx.oidc.entity('RefreshToken', refresh)
+    const refresh = new provider.RefreshToken({ ...common, resource: issuer } as never)
     const access = new provider.AccessToken(common as never)
     const { ResourceServer } = provider as unknown as ResourceServers
     access.resourceServer = new ResourceServer(issuer, gatewayAsResource(client, options))
@@ -354,10 +334,10 @@ function registerPasswordGrant(provider: Provider, options: ProviderOptions): vo
   provider.registerGrantType('password', handler as never, ['username', 'password', 'scope'])
 }
 
-async function passwordsUser(logins: Logins, username: string, password: string, caller: Caller): Promise<OAuthUser> {
+async function passwordsUser(logins: Logins, username: string, password: string, attempt: Attempt): Promise<User> {
   let trouble = 'the password has to be changed first'
   try {
-    const verdict = await logins.verifyPassword(username, password, caller)
+    const verdict = await logins.verifyPassword(username, password, attempt)
     if (verdict.kind === 'user' && !verdict.user.mustChangePassword) return verdict.user
     if (verdict.kind === 'mfa_required') trouble = 'a second factor is needed: use the authorization code flow'
   } catch (error) {
@@ -383,7 +363,7 @@ function reportTo(provider: Provider, log: Logger): void {
         client: ctx.oidc?.client?.clientId,
         error: error.message,
         details: error.error_detail ?? error.error_description,
-        request_id: callerOf(ctx)?.requestId
+        request_id: attemptOf(ctx)?.requestId
       },
       'oauth request refused'
     )
@@ -391,6 +371,6 @@ function reportTo(provider: Provider, log: Logger): void {
   for (const event of ['authorization.error', 'grant.error', 'introspection.error', 'revocation.error'])
     events.on(event, refused)
   provider.on('server_error', (ctx, error) => {
-    log.error({ err: error, request_id: callerOf(ctx)?.requestId }, 'oauth request failed')
+    log.error({ err: error, request_id: attemptOf(ctx)?.requestId }, 'oauth request failed')
   })
 }

@@ -6,10 +6,11 @@ import type { Database } from '../../database/database.ts'
 import { deleteExpiredArtifacts } from '../../database/oauth.ts'
 import { findClient } from '../../database/oauth-clients.ts'
 import type { Runtime } from '../../runtime/runtime.ts'
+import type { Attempt } from '../accounts.ts'
 import { parseToken } from '../token-form.ts'
 import { hashSecret, metadataOf, type OAuthClient } from './clients.ts'
 import { SigningKeys } from './signing-keys.ts'
-import { type Caller, type Logins, type OAuthUsers, usersOf } from './users.ts'
+import { type Logins, OAuthUsers } from './users.ts'
 
 /** How often keys are looked at and what has expired is swept out, in milliseconds. */
 const MAINTENANCE_MS = 60_000
@@ -22,7 +23,7 @@ export interface OAuthRequestView {
   readonly path: string
   /** The body of a POST. */
   readonly form?: string | undefined
-  readonly caller: Caller
+  readonly attempt: Attempt
   readonly logins: Logins
 }
 
@@ -34,7 +35,7 @@ export class AuthorizationServer {
   readonly #jwt: IdentitySettings['jwt']
   readonly #runtime: Runtime
   readonly #database: Database
-  readonly #users: OAuthUsers
+  readonly users: OAuthUsers
   readonly #handle = randomBytes(32).toString('base64url')
   readonly #timer: NodeJS.Timeout
   #provider: { of: number; made: Promise<Provider> } | undefined
@@ -45,7 +46,7 @@ export class AuthorizationServer {
     this.#database = database as Database
     this.#settings = settings
     this.#jwt = jwt
-    this.#users = usersOf(this.#database, clock)
+    this.users = new OAuthUsers(this.#database, clock, jwt.refresh_days * 86_400_000)
     this.#runtime = runtime
     const lifeMs = Math.max(jwt.access_minutes * 60_000, LONGEST_SIGNED_MS)
     this.keys = new SigningKeys({ database: this.#database, clock, log, maxAgeMs: settings.key_age, lifeMs })
@@ -95,12 +96,13 @@ export class AuthorizationServer {
     return createProvider({
       issuer: this.issuer,
       keys: this.keys,
-      users: this.#users,
+      users: this.users,
       adapter: {
         database: this.#database,
         clock,
         revocations,
         handle: this.#handle,
+        endLogin: uid => this.users.end(uid),
         findClient: async id => {
           const client = await this.findClient(id)
           return client === undefined ? undefined : metadataOf(client)
@@ -122,7 +124,7 @@ export class AuthorizationServer {
   }
 
   /** The request as oidc-provider is to see it; for its functions that take one, too. */
-  requestFor(request: IncomingMessage, { path, form, caller, logins }: OAuthRequestView): IncomingMessage {
+  requestFor(request: IncomingMessage, { path, form, attempt, logins }: OAuthRequestView): IncomingMessage {
     const { host, protocol, pathname } = new URL(this.issuer)
     const { 'x-forwarded-host': _, 'x-forwarded-for': __, ...fields } = request.headers
     const headers: IncomingMessage['headers'] = { ...fields, host, 'x-forwarded-proto': protocol.slice(0, -1) }
@@ -132,7 +134,7 @@ export class AuthorizationServer {
       url: { value: path, writable: true },
       originalUrl: { value: pathname + path },
       headers: { value: headers },
-      caller: { value: caller },
+      attempt: { value: attempt },
       logins: { value: logins },
       readable: { value: body !== undefined },
       iterator: {
