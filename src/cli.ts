@@ -44,6 +44,7 @@ const COMMANDS: Record<string, () => Promise<{ default: Command }>> = {
   explain: () => import('./commands/explain.ts'),
   config: () => import('./commands/config.ts'),
   token: () => import('./commands/token.ts'),
+  admin: () => import('./commands/admin.ts'),
   migrate: () => import('./commands/migrate.ts')
 }
 

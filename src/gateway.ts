@@ -9,6 +9,7 @@ import { type Seen, seenNow, watchFiles } from './config/watch.ts'
 import { type Database, openDatabase } from './database/database.ts'
 import { DatabaseError } from './database/database-error.ts'
 import { refuse } from './errors.ts'
+import { ensureAdministrator, type FirstAdministrator } from './identity/administrator.ts'
 import { type Concerns, loadConcerns } from './plugins.ts'
 import type { Policy } from './policy.ts'
 import { pluginFailure } from './policy-hooks.ts'
@@ -115,6 +116,8 @@ export class Gateway implements Control {
   /** Where it listens. */
   port = 0
   readonly ports: number[] = []
+  /** The administrator whom this start has made, if it was the first one. */
+  firstAdministrator: FirstAdministrator | undefined
 
   private constructor(sources: ConfigSources, loaded: Loaded, runtime: Runtime) {
     this.#sources = sources
@@ -142,11 +145,16 @@ export class Gateway implements Control {
   /**
    * Reads the configuration, builds the first generation and opens the port. What does not start leaves nothing open.
    * @param runtime instead of one made from the configuration, for tests; it ends with the gateway
+   * @param prepare called once the data folder is this gateway's own, before anything is read from there
    * @throws {ConfigError} when the configuration is not good; whatever `listen` throws when the port is not to be had
    */
-  static async start(sources: ConfigSources, options: { runtime?: Runtime; loaded?: Loaded } = {}): Promise<Gateway> {
+  static async start(
+    sources: ConfigSources,
+    options: { runtime?: Runtime; loaded?: Loaded; prepare?(snapshot: Snapshot): void } = {}
+  ): Promise<Gateway> {
     const loaded = options.loaded ?? (await loadConfiguration(sources))
     const runtime = options.runtime ?? (await createRuntime(loaded.snapshot))
+    options.prepare?.(loaded.snapshot)
     const gateway = new Gateway(sources, loaded, runtime)
     try {
       await gateway.#open()
@@ -171,9 +179,25 @@ export class Gateway implements Control {
     const atAdminDoor = adminListen === undefined ? undefined : false
     this.port = (await this.server.listen(server.host, server.port, atAdminDoor)).port
     this.ports.push(this.port)
-    if (adminListen === undefined) return
-    const [, host, port] = /^(.+):(\d+)$/.exec(adminListen) as unknown as [string, string, string]
-    this.ports.push((await this.server.listen(host, Number(port), true)).port)
+    if (adminListen !== undefined) {
+      const [, host, port] = /^(.+):(\d+)$/.exec(adminListen) as unknown as [string, string, string]
+      this.ports.push((await this.server.listen(host, Number(port), true)).port)
+    }
+    await this.#welcome()
+  }
+
+  /** Whoever starts a gateway for the first time is told how to get in, once. */
+  async #welcome(): Promise<void> {
+    const { log } = this.runtime
+    this.firstAdministrator = await ensureAdministrator(this.runtime, this.snapshot)
+    const { username, password } = this.firstAdministrator ?? {}
+    if (username === undefined) return
+    if (password === undefined) log.info({ username }, 'the first administrator has been made')
+    else
+      log.warn(
+        { username, password },
+        'the first administrator has been made; this password is shown once, and good once'
+      )
   }
 
   /** With all registered services that go with these files. */
@@ -414,6 +438,7 @@ export async function databaseOf(
     return await openDatabase(storage, { clock, log })
   } catch (error) {
     if (!(error instanceof DatabaseError)) throw error
-    throw ConfigError.at(document, ['storage', storage.database_url ? 'database_url' : 'data_dir'], error.message)
+    const path = ['storage', storage.database_url ? 'database_url' : 'data_dir']
+    throw ConfigError.at(document, path, error.message, { cause: error })
   }
 }

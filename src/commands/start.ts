@@ -1,8 +1,11 @@
+import { join } from 'node:path'
 import { styleText } from 'node:util'
 import type { Backends } from '../../examples/backends.ts'
 import { type Command, type Invocation, VERSION } from '../cli.ts'
 import type { ConfigSources } from '../config/normalise.ts'
 import { formatProblem } from '../config/problem.ts'
+import type { Snapshot } from '../config/snapshot.ts'
+import { DatabaseError } from '../database/database-error.ts'
 import { Gateway, type Loaded, loadConfiguration, shortVersion } from '../gateway.ts'
 import { localKey } from '../identity/authenticator.ts'
 import { signToken } from '../token.ts'
@@ -21,12 +24,12 @@ const start: Command = {
     const backends = invocation.configured ? undefined : await startSamples()
     const sources: ConfigSources = { ...sourcesOf(invocation), env: { ...invocation.sources.env, ...backends?.env } }
     const loaded = await loadConfiguration(sources)
-    if (backends !== undefined) forgetSecret(loaded.snapshot.storage.data_dir)
-    const gateway = await open(
-      sources,
-      loaded,
-      backends !== undefined && invocation.values.port === undefined && !process.env.PORT
-    )
+    const isQuickstart = backends !== undefined
+    const gateway = await open(sources, loaded, {
+      port: isQuickstart && invocation.values.port === undefined && !process.env.PORT,
+      folder: isQuickstart && !process.env.DATA_DIR && !sources.overrides.some(([path]) => path === 'storage.data_dir'),
+      forgets: isQuickstart
+    })
     keepTheLog(gateway)
     gateway.watch()
     await announce(gateway, invocation, backends)
@@ -39,22 +42,48 @@ async function startSamples(): Promise<Backends> {
   return startBackends()
 }
 
-/** In the quickstart a port that is taken is no reason to stop: the next free one will do. */
-async function open(sources: ConfigSources, loaded: Loaded, mayMove: boolean): Promise<Gateway> {
-  const { port } = loaded.snapshot.server
-  for (let next = port; ; next++) {
+/**
+ * In the quickstart neither a port nor a data folder that is taken is a reason to stop: the next free port will do, with a
+ * folder of its own, so that several quickstarts run side by side. What the command line or the environment names stays.
+ */
+async function open(sources: ConfigSources, loaded: Loaded, moves: Moves): Promise<Gateway> {
+  const { server, storage } = loaded.snapshot
+  const prepare = moves.forgets ? ({ storage }: Snapshot): void => forgetSecret(storage.data_dir) : undefined
+  for (let next = server.port; ; next++) {
+    const overrides: [string, unknown, string][] = []
+    if (next !== server.port) {
+      if (moves.port) overrides.push(['server.port', next, '--port'])
+      if (moves.folder) overrides.push(['storage.data_dir', join(storage.data_dir, String(next)), '--set'])
+    }
+    const moved = { ...sources, overrides: [...sources.overrides, ...overrides] }
     try {
-      const moved =
-        next === port
-          ? sources
-          : { ...sources, overrides: [...sources.overrides, ['server.port', next, '--port'] as const] }
-      return await Gateway.start(moved, next === port ? { loaded } : {})
+      return await Gateway.start(moved, {
+        ...(next === server.port && { loaded }),
+        ...(prepare !== undefined && { prepare })
+      })
     } catch (error) {
-      if (!mayMove || (error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || next - port >= QUICKSTART_PORTS)
-        throw error
-      process.stderr.write(`port ${next} is in use, taking ${next + 1}\n`)
+      const taken = takenBy(error)
+      const mayMove = taken === 'port' ? moves.port : taken === 'folder' && moves.folder && moves.port
+      if (!mayMove || next - server.port >= QUICKSTART_PORTS) throw error
+      process.stderr.write(
+        `${taken === 'port' ? `port ${next} is in use` : `another quickstart is at work`}, taking ${next + 1}\n`
+      )
     }
   }
+}
+
+/** What a start may look for elsewhere. */
+interface Moves {
+  readonly port: boolean
+  readonly folder: boolean
+  /** Whether each start signs its tokens with a secret of its own. */
+  readonly forgets: boolean
+}
+
+function takenBy(error: unknown): 'port' | 'folder' | undefined {
+  if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE') return 'port'
+  const { cause } = error as Error
+  return cause instanceof DatabaseError && cause.code === 'busy' ? 'folder' : undefined
 }
 
 /** Says what is served, once it is: a page on a terminal, else one JSON line. */
@@ -104,6 +133,7 @@ async function announce(gateway: Gateway, invocation: Invocation, backends: Back
 async function tryThis(gateway: Gateway, address: string): Promise<string[]> {
   const token = await quickstartToken(gateway)
   return [
+    ...howToAdminister(gateway, address),
     `try:  TOKEN=${token}`,
     `  curl ${address}/public/hello                                            # 200, the instances take turns`,
     `  curl -H "Authorization: Bearer $TOKEN" ${address}/api/v1/orders`,
@@ -113,6 +143,20 @@ async function tryThis(gateway: Gateway, address: string): Promise<string[]> {
     `  curl -X POST ${address}/public/crash; curl ${address}/public/hello; curl ${address}/public/hello   # one instance is gone, nobody notices`,
     `  curl -i -N --max-time 1 -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: c2FsbHlwb3J0IGlzIG9wZQ==' "${address}/ws/echo?access_token=$TOKEN"`,
     '  npm run explain -- /api/v1/orders                                       # why a request is routed, allowed, limited'
+  ]
+}
+
+/** Its own first password has to be replaced before anything else is allowed. */
+function howToAdminister({ firstAdministrator, snapshot: { identity, paths } }: Gateway, address: string): string[] {
+  if (!identity.local || paths.auth === false) return []
+  const password = firstAdministrator?.password
+  if (password === undefined)
+    return [`  administration: log in as admin at POST ${address}${paths.auth}/login, or see "sallyport admin --help"`]
+  const json = `-H 'Content-Type: application/json'`
+  return [
+    `administration: choose a password for admin; that of the first login is ${password}`,
+    `  ADMIN=$(curl -s ${json} -d '{"username":"admin","password":"${password}"}' ${address}${paths.auth}/login | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')`,
+    `  curl -H "Authorization: Bearer $ADMIN" ${json} -d '{"current_password":"${password}","new_password":"…"}' ${address}${paths.auth}/change-password`
   ]
 }
 

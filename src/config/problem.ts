@@ -52,17 +52,17 @@ export class Problems {
 export class ConfigError extends Error {
   readonly problems: readonly Problem[]
 
-  constructor(problems: readonly Problem[]) {
-    super(problems.map(formatProblem).join('\n'))
+  constructor(problems: readonly Problem[], options?: ErrorOptions) {
+    super(problems.map(formatProblem).join('\n'), options)
     this.name = 'ConfigError'
     this.problems = problems
   }
 
   /** One problem at a place in `document`. */
-  static at(document: unknown, path: Path, message: string): ConfigError {
+  static at(document: unknown, path: Path, message: string, options?: ErrorOptions): ConfigError {
     const problems = new Problems(document)
     problems.add(path, message)
-    return new ConfigError(problems.list)
+    return new ConfigError(problems.list, options)
   }
 }
 
