@@ -48,7 +48,7 @@ export async function openApiOf(routes: readonly DescribedRoute[], settings: Gat
   const app = Fastify()
   app.setValidatorCompiler(() => () => true)
   app.setSerializerCompiler(() => JSON.stringify)
-  await app.register(swagger, optionsOf(settings, routes.some(isTokenEndpoint)))
+  await app.register(swagger, optionsOf(settings, tokenUrlOf(routes)))
   for (const route of routes) app.route({ ...route, exposeHeadRoute: false, handler: () => {} })
   await app.ready()
   const document = app.swagger()
@@ -56,9 +56,15 @@ export async function openApiOf(routes: readonly DescribedRoute[], settings: Gat
   return document
 }
 
-/** Where a password is exchanged for a token (IDN-07). */
-function isTokenEndpoint({ method, url }: DescribedRoute): boolean {
-  return method === 'POST' && url === '/token'
+/** Where a password is exchanged for a token, relative to the root: `token` (IDN-07); undefined if nowhere. */
+function tokenUrlOf(routes: readonly DescribedRoute[]): string | undefined {
+  const found = routes.find(
+    ({ method, schema }) =>
+      method === 'POST' &&
+      schema?.tags?.includes('Authentication') &&
+      schema.consumes?.includes('application/x-www-form-urlencoded')
+  )
+  return found?.url.replace(/^\/|\/$/g, '')
 }
 
 interface Document {
@@ -67,16 +73,16 @@ interface Document {
 
 function optionsOf(
   { name, title, description, version }: GatewaySettings,
-  hasPassword: boolean
+  tokenUrl: string | undefined
 ): FastifyDynamicSwaggerOptions {
   const password = {
     type: 'oauth2',
     description: 'A user’s name and password, exchanged for a token.',
-    flows: { password: { tokenUrl: 'token', scopes: {} } }
+    flows: { password: { tokenUrl: tokenUrl as string, scopes: {} } }
   }
   return {
     transform: ({ schema, url, route }: { schema?: FastifySchema; url: string; route: DescribedRoute }) => ({
-      schema: describe(schema, operationId(route.method, url), hasPassword),
+      schema: describe(schema, operationId(route.method, url), tokenUrl !== undefined),
       url: url.replace(/(.)\/$/, '$1')
     }),
     transformObject: (document: Document) => finish(document.openapiObject),
@@ -95,7 +101,7 @@ function optionsOf(
             description: 'A token of the gateway, or of an issuer that it trusts.'
           },
           api_key: { type: 'apiKey', in: 'header', name: 'X-API-Key', description: 'A key for programs.' },
-          ...(hasPassword ? { password } : {})
+          ...(tokenUrl === undefined ? {} : { password })
         }
       }
     }
@@ -153,25 +159,25 @@ interface Example {
 }
 
 /** A value that fits a schema: what it says itself (`examples`, `default`), or the plainest of its type. */
-function exampleOf(schema: TSchema): unknown {
+function exampleOf(schema: TSchema, name = ''): unknown {
   const { type, format = '', ...known } = schema as Example
   const [given = known.const ?? known.default ?? known.enum?.[0]] = known.examples ?? []
   if (given !== undefined) return given
-  if (known.anyOf !== undefined) return exampleOf(known.anyOf.find(branch => branch.type !== 'null') as TSchema)
+  if (known.anyOf !== undefined) return exampleOf(known.anyOf.find(branch => branch.type !== 'null') as TSchema, name)
   switch (type) {
     case 'object':
       return Object.fromEntries(
-        Object.entries(known.properties ?? {}).map(([key, part]) => [key, exampleOf(part as TSchema)])
+        Object.entries(known.properties ?? {}).map(([key, part]) => [key, exampleOf(part as TSchema, key)])
       )
     case 'array':
-      return known.items === undefined ? [] : [exampleOf(known.items as TSchema)]
+      return known.items === undefined ? [] : [exampleOf(known.items as TSchema, name)]
     case 'integer':
     case 'number':
       return known.minimum ?? 0
     case 'boolean':
       return true
     case 'string':
-      return FORMATS[format] ?? 'text'
+      return FORMATS[format] ?? WORDS[name] ?? (name || 'text')
     default:
       return null
   }
@@ -184,6 +190,30 @@ const FORMATS: Record<string, string> = {
   date: '2026-01-31',
   email: 'alice@example.com',
   uri: 'https://api.example.com/'
+}
+
+const REQUEST = '019a8c5e-6d4b-7c31-9a55-3f0d5c2e8b17'
+
+/** What strings of these names usually are, where a schema does not say. */
+const WORDS: Record<string, string> = {
+  username: 'alice',
+  email: 'alice@example.com',
+  password: 'correct horse battery staple',
+  first_name: 'Alice',
+  last_name: 'Example',
+  client_ip: '192.0.2.1',
+  access_token: 'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.dGhlIHNpZ25hdHVyZQ',
+  refresh_token: 'dGhlIHJlZnJlc2ggdG9rZW4',
+  roles: 'user',
+  permissions: 'orders.read',
+  tier: 'free',
+  scope: 'orders.read',
+  service: 'orders',
+  endpoint: '/api/v1/orders/**',
+  actor: 'user:7d444840-9dc0-41d2-b16c-1f6f2d5d7d4b',
+  action: 'user.create',
+  target: 'user:019a8c5e-6d4b-7c31-9a55-3f0d5c2e8b17',
+  request_id: REQUEST
 }
 
 const FIELD = {
@@ -239,7 +269,6 @@ const PROBLEM = {
   }
 }
 
-const REQUEST = '019a8c5e-6d4b-7c31-9a55-3f0d5c2e8b17'
 const RETRY_AFTER = { description: 'Seconds after which it is worth another try.', schema: { type: 'integer' } }
 const HEADERS: Readonly<Record<number, object>> = {
   401: { 'WWW-Authenticate': { description: 'How to say who one is.', schema: { type: 'string' } } },

@@ -74,6 +74,19 @@ t.test('C-11 documentation that is off leaves its paths to routes, and else take
   t.equal((await call('/openapi.json')).status, 404)
 })
 
+t.test('IDN-07 a user’s password is declared as a way in, at the token URL', async t => {
+  const { call } = await startGateway(t, { storage: { database: true } })
+  const { components, paths } = (await call('/openapi.json')).json
+  t.match(components.securitySchemes.password, {
+    type: 'oauth2',
+    flows: { password: { tokenUrl: 'token', scopes: {} } }
+  })
+  t.strictSame(paths['/gateway/status'].get.security, [{ bearer: [] }, { api_key: [] }, { password: [] }])
+  t.strictSame(Object.keys(paths['/token'].post.requestBody.content), ['application/x-www-form-urlencoded'])
+  const off = await startGateway(t, { identity: { local: false } })
+  t.notOk('password' in (await off.call('/openapi.json')).json.components.securitySchemes)
+})
+
 t.test('DOC-07 DOC-08 the pages bring all they need, and let nothing else in', async t => {
   const { call } = await startGateway(t, {})
   for (const page of ['/docs', '/docs/', '/api/docs', '/redoc', '/api/redoc']) {

