@@ -2,33 +2,15 @@ import { randomUUID } from 'node:crypto'
 import type { Test } from 'tap'
 import t from 'tap'
 import { onBoth, ownStorage } from '../support/database.ts'
-import { type Answer, startGateway, type TestGateway } from '../support/gateway.ts'
+import { startGateway, type TestGateway } from '../support/gateway.ts'
+import { boss, deregister, register, replace } from '../support/services.ts'
 import { token } from '../support/tokens.ts'
 import { startUpstream } from '../support/upstream.ts'
-
-const boss = token({ sub: 'root', roles: ['admin'] })
-const json = { 'content-type': 'application/json' }
-
-type Call = TestGateway['call']
 
 /** A gateway that lets services be on this machine. */
 async function start(t: Test, kind: 'sqlite' | 'postgres' = 'sqlite', document: object = {}): Promise<TestGateway> {
   return startGateway(t, { storage: await ownStorage(t, kind), registry: { allow: ['loopback'] }, ...document })
 }
-
-const register = (call: Call, body: object, as = boss): Promise<Answer> =>
-  call('/services', { method: 'POST', token: as, headers: json, body: JSON.stringify(body) })
-
-const replace = (call: Call, id: string, body: object, etag: string | undefined, as = boss): Promise<Answer> =>
-  call(`/services/${id}`, {
-    method: 'PUT',
-    token: as,
-    headers: { ...json, ...(etag === undefined ? {} : { 'if-match': etag }) },
-    body: JSON.stringify(body)
-  })
-
-const deregister = (call: Call, id: string, as = boss, headers = {}): Promise<Answer> =>
-  call(`/services/${id}`, { method: 'DELETE', token: as, headers })
 
 onBoth(
   t,

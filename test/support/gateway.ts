@@ -51,6 +51,8 @@ export interface GatewayOptions {
   readonly dataDir?: string
   /** Further files in the folder of the configuration, as `t.testdir` takes them. */
   readonly files?: Parameters<Test['testdir']>[0]
+  /** A folder that is there already, for several gateways of one test, or one after the other. */
+  readonly folder?: string
 }
 
 /** Settings that every test's gateway starts from: a free port, a known secret, no waiting at the end, nothing kept, cheap passwords. */
@@ -66,7 +68,7 @@ export async function startGateway(
   document: object | string,
   options: GatewayOptions = {}
 ): Promise<TestGateway> {
-  const folder = t.testdir(options.files ?? {})
+  const folder = options.folder ?? t.testdir(options.files ?? {})
   const file = join(folder, 'gateway.yaml')
   const base = join(folder, 'base.yaml')
   writeFileSync(base, stringify(BASE))
