@@ -9,6 +9,7 @@ import { type Findings, page } from './report.ts'
 import { bodies } from './sections/bodies.ts'
 import { connections } from './sections/connections.ts'
 import { http } from './sections/http.ts'
+import { recording } from './sections/recording.ts'
 import { redis } from './sections/redis.ts'
 import { reload } from './sections/reload.ts'
 import type { Options, Section } from './sections/section.ts'
@@ -20,6 +21,7 @@ const SECTIONS: Readonly<Record<string, Section>> = {
   http,
   connections,
   redis,
+  recording,
   bodies,
   websocket,
   start: coldStart,

@@ -6,9 +6,20 @@ import { apiKeyOf, userOf } from '../src/traffic/caller.ts'
 import { HOUR, MINUTE, oldestMinute } from '../src/traffic/minutes.ts'
 import { DIMENSIONS, type Dimension, ORDERS, type Order, type Question } from '../src/traffic/question.ts'
 import type { Report } from '../src/traffic/report.ts'
+import { readRequests } from '../src/traffic/requests.ts'
 import { guardOwnEndpoints, LIMITS_USED, limitsUsed } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
-import { filterWord, invalid, readTimes, timeQuery } from './listing.ts'
+import {
+  filterWord,
+  invalid,
+  listing,
+  listOf,
+  rangeOf as offsetOf,
+  type Page,
+  pageQuery,
+  readTimes,
+  timeQuery
+} from './listing.ts'
 import { operation } from './operation.ts'
 
 const DAY = 24 * HOUR
@@ -76,6 +87,22 @@ const TOTALS = {
   total: Type.Object(FIGURES, { description: 'Of everything that was asked for.' }),
   data: Type.Array(Type.Object({ ...LABELS, ...FIGURES }), { description: 'The parts that have the most.' })
 }
+
+/** OBS-21, with C-35. */
+const REQUEST = Type.Object({
+  id: Type.String({ description: 'Its own.', format: 'uuid' }),
+  user_id: orNull(Type.String(), 'Who; null if nobody said so.'),
+  api_key_id: orNull(Type.String(), 'With which key; null for none.'),
+  endpoint_id: orNull(Type.String(), 'Id of the route; null for the gateway’s own endpoints, and where there is none.'),
+  client_ip: Type.String({ description: 'From where.', examples: ['192.0.2.1'] }),
+  method: Type.String({ description: 'How.', examples: ['GET'] }),
+  path: Type.String({ description: 'For what, without the query.', examples: ['/orders/7'] }),
+  status_code: count('Of the answer.', 200),
+  response_time_ms: milliseconds('From its first byte to its answer’s last.', 12.5),
+  request_size_bytes: count('Of its body.', 0),
+  response_size_bytes: count('Of its answer’s body.', 512),
+  created_at: time('When it was over.')
+})
 
 const filters = {
   ...timeQuery,
@@ -145,6 +172,25 @@ const traffic: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, ru
         return { ...inWords(found), interval, data: found.rows }
       }
     )
+
+    const { service: _, ...others } = filters
+    app.get<{ Querystring: Filters & Page }>(
+      `${paths.traffic}/requests`,
+      operation({
+        ...reading,
+        summary: 'Single requests, the newest first',
+        description: 'Of the last hour, if nothing else is said; as many as `recording.requests_per_second` has kept.',
+        query: Type.Object({ ...pageQuery, ...others, endpoint: filterWord('Only requests to this route, by id.') }),
+        answers: { 200: listOf(REQUEST) }
+      }),
+      async request => {
+        const { query } = request
+        const filter = { ...rangeOf(query, HOUR, clock.now()), only: query }
+        const { requests, total } = await readRequests(database.db, filter, offsetOf(query))
+        const data = requests.map(row => ({ ...row, created_at: new Date(row.created_at).toISOString() }))
+        return listing(request, query, { data, total }, { version: snapshot.gateway.version, now: clock.now() })
+      }
+    )
   }
 
   if (paths.usage !== false) {
@@ -168,8 +214,10 @@ const traffic: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, ru
       }),
       async ({ query, exchange }) => {
         const consumer = exchange.consumer as Consumer
+        const key = apiKeyOf(consumer)
+        const whose = key === '' ? { user: userOf(consumer) } : { key }
         const [usage, limits] = await Promise.all([
-          totals(query, { ...query, user: userOf(consumer), key: apiKeyOf(consumer) }),
+          totals(query, { ...query, ...whose }),
           limitsUsed(runtime, consumer.key, rateLimits)
         ])
         return { ...usage, limits }

@@ -7,6 +7,8 @@ export interface GatewayOptions {
   readonly redisUrl?: string
   /** Whether tokens of a busy limit are taken from Redis in batches. */
   readonly lease?: boolean
+  /** Whether it writes down what happens, in an SQLite file. */
+  readonly recording?: boolean
   /** Connections to the service; as many as the others have if not given. */
   readonly connections?: number
   /** What to run instead of the sources. */
@@ -68,8 +70,8 @@ function command(name: string, place: Place, options: GatewayOptions, policies: 
   const document = {
     server: { host: '127.0.0.1', port },
     storage: {
-      database: false,
-      data_dir: join(folder, 'data'),
+      database: options.recording === true,
+      data_dir: join(folder, options.recording === true ? `data-${name}` : 'data'),
       ...(options.redisUrl === undefined ? {} : { redis_url: options.redisUrl })
     },
     identity: { jwt: { secret: SECRET } },

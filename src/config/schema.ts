@@ -380,7 +380,7 @@ const paths = Type.Object(
     services: ownPath('Prefix of the registration of services.', '/services'),
     gateway: ownPath('Prefix of the gateway’s own operations.', '/gateway'),
     admin: ownPath('Prefix of the administration.', '/admin'),
-    traffic: ownPath('Requests over time.', '/traffic'),
+    traffic: ownPath('Requests over time, and single ones.', '/traffic'),
     usage: ownPath('Who or what asked or was asked most, and one’s own usage.', '/usage'),
     errors: ownPath('Requests that failed.', '/errors'),
     documentation: Type.Union([Type.Array(Type.String({ pattern: '^/' }), { minItems: 1 }), Type.Literal(false)], {

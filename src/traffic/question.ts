@@ -28,3 +28,9 @@ export interface Question {
   /** Most rows. */
   readonly limit: number
 }
+
+/** The statuses that `404` or `4xx` means: from the first up to, and without, the second. */
+export function statusRange(status: string): [least: number, end: number] {
+  const least = Number(status.replace('xx', '00'))
+  return [least, least + (status.endsWith('xx') ? 100 : 1)]
+}

@@ -47,6 +47,9 @@ export class Recorder {
   #upkeptAt = Number.NEGATIVE_INFINITY
   #timer: NodeJS.Timeout | undefined
   #running: Promise<void> = Promise.resolve()
+  /** The timer's last turn, as long as it takes. */
+  #turn: Promise<void> | undefined
+  readonly #closing = new AbortController()
   #away = false
 
   constructor(options: {
@@ -72,7 +75,12 @@ export class Recorder {
   /** Goes on where the last gateway on this database has ended, and begins to write. @throws {DatabaseError} */
   async open(): Promise<void> {
     if (this.#store instanceof MemoryStore) this.#store.restoreQuotas(await readQuotas(this.#database, this.#clock))
-    this.#timer = setInterval(() => void this.#tick(), FLUSH_MS).unref()
+    this.#timer = setInterval(() => {
+      // A database that takes its time is not asked again meanwhile.
+      this.#turn ??= this.#takeTurn().finally(() => {
+        this.#turn = undefined
+      })
+    }, FLUSH_MS).unref()
   }
 
   configure({ requests_per_second, keep }: RecordingSettings): void {
@@ -90,7 +98,7 @@ export class Recorder {
     if ((status === 401 || status === 403) && exchange.errorCode !== '') this.#refusals.note(exchange, now)
   }
 
-  async #tick(): Promise<void> {
+  async #takeTurn(): Promise<void> {
     await this.flush()
     const now = this.#clock.now()
     if (this.#keep === undefined || this.#away || now - this.#upkeptAt < UPKEEP_MS) return
@@ -110,7 +118,8 @@ export class Recorder {
     const minutes = series.map(rowOf)
     const requests = [...this.#requests]
     const entries = [...this.#entries]
-    const quotas = [...this.#quotas]
+    // In one order on all gateways, so that none waits for another that waits for it.
+    const quotas = [...this.#quotas].sort(([a], [b]) => (a < b ? -1 : 1))
     if (minutes.length + requests.length + entries.length + quotas.length === 0) return
     try {
       await this.#database.transaction(async transaction => {
@@ -176,7 +185,7 @@ export class Recorder {
     if (this.#keep === undefined) return
     try {
       const { upkeep } = await import('./upkeep.ts')
-      await upkeep(this.#database, this.#keep, this.#clock.now())
+      await upkeep(this.#database, this.#keep, this.#clock.now(), this.#closing.signal)
     } catch (error) {
       this.#log.warn({ err: error }, 'what happened cannot be tidied up now')
     }
@@ -185,6 +194,8 @@ export class Recorder {
   /** Writes the rest. */
   async close(): Promise<void> {
     clearInterval(this.#timer)
+    this.#closing.abort()
+    await this.#turn
     await this.flush()
     if (this.#away) this.#log.error('the database is away: what happened last is lost')
   }

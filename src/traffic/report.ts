@@ -2,7 +2,7 @@ import { type RawBuilder, sql } from 'kysely'
 import type { Database } from '../database/database.ts'
 import { percentiles } from './latency.ts'
 import { HOUR, MINUTE } from './minutes.ts'
-import type { Dimension, Order, Question } from './question.ts'
+import { type Dimension, type Order, type Question, statusRange } from './question.ts'
 import { closedUntil, histograms } from './upkeep.ts'
 
 /** Requests that have something in common. Times are milliseconds, `error_rate` is a share of 1. */
@@ -119,10 +119,10 @@ function conditions({ service, endpoint, user, key, status, errors }: Question['
   const list: RawBuilder<unknown>[] = []
   for (const [column, value] of Object.entries({ service, endpoint, user_id: user, api_key_id: key }))
     if (value !== undefined) list.push(sql` and ${sql.ref(column)} = ${value}`)
-  if (status?.endsWith('xx')) {
-    const least = Number(status[0]) * 100
-    list.push(sql` and status >= ${least} and status < ${least + 100}`)
-  } else if (status !== undefined) list.push(sql` and status = ${Number(status)}`)
+  if (status !== undefined) {
+    const [least, end] = statusRange(status)
+    list.push(sql` and status >= ${least} and status < ${end}`)
+  }
   if (errors) list.push(sql` and status >= 400`)
   return list.length === 0 ? sql`` : sql.join(list, sql``)
 }

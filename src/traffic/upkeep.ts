@@ -22,10 +22,16 @@ const UPKEEP_LOCK = 0x5a11_0002
 
 /**
  * Makes hours of minutes, and lets go of what is older than it is to be kept; in small transactions, by one gateway at a time.
+ * @param signal ends it after the transaction under way
  * @throws {DatabaseError}
  */
-export async function upkeep(database: Database, keep: RecordingSettings['keep'], now: number): Promise<void> {
-  const whenMine = turns(database)
+export async function upkeep(
+  database: Database,
+  keep: RecordingSettings['keep'],
+  now: number,
+  signal?: AbortSignal
+): Promise<void> {
+  const whenMine = turns(database, signal)
   await repeat(whenMine, transaction => closeHour(transaction, database.kind, now))
   const closed = await closedUntil(database.db)
   const old: [Old, number][] = [
@@ -51,8 +57,9 @@ type Step = (transaction: Transaction<Tables>) => Promise<boolean>
 type Turns = (step: Step) => Promise<boolean>
 
 /** Runs a step in a transaction of its own, unless another gateway is at it. */
-function turns(database: Database): Turns {
-  return step =>
+function turns(database: Database, signal: AbortSignal | undefined): Turns {
+  return async step =>
+    signal?.aborted !== true &&
     database.transaction(async transaction => {
       if (database.kind === 'postgres') {
         const { rows } = await sql<{ mine: boolean }>`select pg_try_advisory_xact_lock(${UPKEEP_LOCK}) as mine`.execute(

@@ -203,9 +203,36 @@ onBoth(t, 'MON-13 RLM-08 anybody sees his own usage and what is left of his limi
   t.equal((await call('/usage/me?user=bob', { token: alice })).status, 422)
 })
 
+onBoth(t, 'OBS-21 TRF-14 single requests are listed, the newest first', async (t, kind) => {
+  const { url } = await startUpstream(t)
+  const clock = new FakeClock(START)
+  const document = { services: { s: { url } }, routes: [{ id: 'api', path: '/api/**', service: 's' }] }
+  const { call, counted } = await startRecording(t, kind, document, { clock })
+  const alice = token({ sub: 'alice' })
+  await call('/api/1', { token: alice })
+  await counted(1)
+  clock.advance(MINUTE)
+  await call('/api/2', { token: token({ sub: 'bob' }) })
+  await call('/nowhere')
+  await counted(3)
+  clock.advance(MINUTE)
+  const ask = async (query: string) => (await call(`/traffic/requests?${query}`, { token: boss })).json
+  const { data, meta } = await ask('status=2xx')
+  t.match(data, [
+    { user_id: 'bob', api_key_id: null, endpoint_id: 'api', path: '/api/2', created_at: '2026-01-01T00:01:00.000Z' },
+    { user_id: 'alice', path: '/api/1', method: 'GET', client_ip: '127.0.0.1', created_at: '2026-01-01T00:00:00.000Z' }
+  ])
+  t.match(meta.pagination, { total: 2, pages: 1 })
+  const pathsOf = async (query: string) => (await ask(query)).data.map(({ path }: { path: string }) => path)
+  t.same(await pathsOf('user=alice'), ['/api/1'])
+  t.same(await pathsOf('status=404'), ['/nowhere'])
+  t.same(await pathsOf('endpoint=api&per_page=1&page=2'), ['/api/1'])
+  t.same(await pathsOf('from=2026-01-01T00:00:30Z&endpoint=api'), ['/api/2'])
+})
+
 t.test('C-39 statistics are for administrators', async t => {
   const { call } = await startRecording(t, 'sqlite', {})
-  for (const path of ['/traffic', '/usage', '/errors']) {
+  for (const path of ['/traffic', '/traffic/requests', '/usage', '/errors']) {
     t.equal((await call(path)).status, 401)
     t.equal((await call(path, { token: token({ roles: ['user'] }) })).status, 403)
   }

@@ -18,7 +18,7 @@ export async function startRecording(
   t: Test,
   kind: Database['kind'],
   document: object,
-  options: GatewayOptions & { storage?: { readonly data_dir: string } } = {}
+  options: GatewayOptions & { storage?: Awaited<ReturnType<typeof ownStorage>> } = {}
 ): Promise<RecordingGateway> {
   const { storage = await ownStorage(t, kind, temporaryFolder(t)), ...others } = options
   const started = await startGateway(t, { storage, ...document }, { ...others, dataDir: storage.data_dir })

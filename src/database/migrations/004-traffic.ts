@@ -32,6 +32,9 @@ async function createCounts(
     .addColumn('latencies', json, column => column.notNull())
     .addPrimaryKeyConstraint(`${table}_once`, ['at', ...names, 'status'] as never)
     .execute()
+  // What anybody may ask about himself must not cost a look at everybody.
+  await schema.createIndex(`${table}_by_user`).on(table).columns(['user_id', 'at']).execute()
+  await schema.createIndex(`${table}_by_key`).on(table).columns(['api_key_id', 'at']).execute()
 }
 
 /** OBS-21. */
@@ -52,6 +55,8 @@ async function createRequests({ schema }: Kysely<unknown>, { id, time }: ColumnT
     .addColumn('created_at', time, column => column.notNull())
     .execute()
   await schema.createIndex('api_requests_by_time').on('api_requests').column('created_at').execute()
+  await schema.createIndex('api_requests_by_user').on('api_requests').columns(['user_id', 'created_at']).execute()
+  await schema.createIndex('api_requests_by_key').on('api_requests').columns(['api_key_id', 'created_at']).execute()
 }
 
 /** What has been used of long windows, where no Redis keeps it. */

@@ -3,8 +3,10 @@ import t from 'tap'
 import { DatabaseError } from '../../../src/database/database-error.ts'
 import { makeApiKey } from '../../../src/identity/api-key.ts'
 import { FakeClock } from '../../support/clock.ts'
-import { onBoth } from '../../support/database.ts'
-import { many } from '../../support/many.ts'
+import { noPostgres, onBoth, ownStorage } from '../../support/database.ts'
+import { startFaultProxy } from '../../support/fault-proxy.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { many, tally } from '../../support/many.ts'
 import { token } from '../../support/tokens.ts'
 import { startRecording } from '../../support/traffic.ts'
 import { until } from '../../support/until.ts'
@@ -289,3 +291,28 @@ onBoth(t, 'OBS-21 C-35 a key that a user has made is recorded with its user', as
     { user_id: user, api_key_id: apiKey }
   ])
 })
+
+t.test(
+  'OBS-21 STO-01 a PostgreSQL that goes away and comes back has all that happened meanwhile',
+  { skip: noPostgres },
+  async t => {
+    const { url } = await startUpstream(t)
+    const { database_url = '', ...storage } = await ownStorage(t, 'postgres', temporaryFolder(t))
+    const through = new URL(database_url)
+    const proxy = await startFaultProxy(t, Number(through.port))
+    through.port = String(proxy.port)
+    const { port, counted, recorder, lines } = await startRecording(t, 'postgres', document(url), {
+      storage: { ...storage, database_url: through.href }
+    })
+    await many(port, 2, '/hello/1')
+    await counted(2)
+    await proxy.set({ kind: 'refuse' })
+    t.same(tally(await many(port, 3, '/hello/1')), { 200: 3 }, 'who needs no database does not notice')
+    await until(async () => {
+      await recorder.flush()
+      return lines().some(({ msg }) => /cannot be written down now/.test(String(msg)))
+    })
+    await proxy.set({ kind: 'none' })
+    await counted(5)
+  }
+)
