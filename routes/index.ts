@@ -7,6 +7,8 @@ import type { Snapshot } from '../src/config/snapshot.ts'
 import { collectRoutes } from '../src/openapi.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import admin from './admin.ts'
+import adminRoles from './admin-roles.ts'
+import adminUsers from './admin-users.ts'
 import apiKeys from './api-keys.ts'
 import audit from './audit.ts'
 import auth from './auth.ts'
@@ -48,8 +50,8 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
   if (identity.local) {
     if (paths.auth !== false) await app.register(auth, { ...options, prefix: paths.auth })
     if (paths.users !== false) await app.register(users, { ...options, prefix: paths.users })
-    if (paths.token !== false) await app.register(token, { ...options, prefix: paths.token })
     if (paths.api_keys !== false) await app.register(apiKeys, { ...options, prefix: paths.api_keys })
+    if (paths.token !== false) await app.register(token, { ...options, prefix: paths.token })
   }
   if (paths.services !== false && storage.database) await app.register(services, { ...options, prefix: paths.services })
   if (paths.gateway !== false) {
@@ -58,6 +60,10 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
   }
   if (paths.admin !== false) {
     await app.register(admin, { ...options, prefix: paths.admin })
+    if (identity.local) {
+      await app.register(adminUsers, { ...options, prefix: paths.admin })
+      await app.register(adminRoles, { ...options, prefix: paths.admin })
+    }
     if (storage.database) await app.register(audit, { ...options, prefix: paths.admin })
     if (identity.oauth !== undefined) await app.register(oauthClients, { ...options, prefix: `${paths.admin}/oauth` })
   }

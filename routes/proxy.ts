@@ -108,7 +108,7 @@ function policiesOf({ concerns }: RouteConfig): Record<string, PolicyUse> {
 }
 
 function forwardContext(snapshot: Snapshot, runtime: Runtime, tunnels: Set<Tunnel>): ForwardContext {
-  const { clock, deadlines, random, pseudonym, metrics, revocations, live } = runtime
+  const { clock, deadlines, random, pseudonym, metrics, revocations, live, storedKeys } = runtime
   const websocketIdleMs = snapshot.server.timeouts.websocket_idle
   return {
     clock,
@@ -117,7 +117,7 @@ function forwardContext(snapshot: Snapshot, runtime: Runtime, tunnels: Set<Tunne
     pseudonym,
     metrics,
     revocations,
-    live,
+    isOver: consumer => live.isOver(consumer) || storedKeys?.isOver(consumer) === true,
     tunnels,
     websocketIdleMs,
     failed: (route, stage) => route.serviceMetrics.failed(stage)

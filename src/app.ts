@@ -78,7 +78,7 @@ export class Generation {
   readonly #runtime: Runtime
   readonly #tunnels: Set<Tunnel>
   readonly #leases: readonly string[]
-  readonly #unfollow: () => void
+  readonly #unfollow: readonly ((() => void) | undefined)[]
   #inFlight = 0
   /** The youngest of the requests in flight; the others follow by `next`. */
   #youngest: Exchange | undefined
@@ -99,9 +99,10 @@ export class Generation {
     this.#runtime = runtime
     this.#tunnels = tunnels
     this.#leases = leases
-    this.#unfollow = runtime.live.onEnd(() => {
+    const reconsider = (): void => {
       for (const tunnel of tunnels) tunnel.reconsider()
-    })
+    }
+    this.#unfollow = [runtime.live.onEnd(reconsider), runtime.storedKeys?.onChange(reconsider)]
   }
 
   /** Requests and WebSockets that are not at their end yet. */
@@ -215,7 +216,7 @@ export class Generation {
 
   /** Gives back what it holds. Its requests have to have ended, or been given up, before. */
   async close(): Promise<void> {
-    this.#unfollow()
+    for (const stop of this.#unfollow) stop?.()
     await closeApp(this.app, this.#runtime)
     for (const key of this.#leases) this.#runtime.leases.release(key)
   }

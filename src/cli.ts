@@ -43,6 +43,7 @@ const COMMANDS: Record<string, () => Promise<{ default: Command }>> = {
   routes: () => import('./commands/routes.ts'),
   explain: () => import('./commands/explain.ts'),
   config: () => import('./commands/config.ts'),
+  audit: () => import('./commands/audit.ts'),
   token: () => import('./commands/token.ts'),
   admin: () => import('./commands/admin.ts'),
   migrate: () => import('./commands/migrate.ts')

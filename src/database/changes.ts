@@ -67,10 +67,12 @@ export class Changes {
     if (changes.length === 0) return
     if (this.#postgres) await sql`select pg_advisory_xact_lock(${ORDER_LOCK})`.execute(transaction)
     const at = this.#clock.now()
-    await transaction
-      .insertInto('changes')
-      .values(changes.map(({ kind, subject }) => ({ kind, subject, at })))
-      .execute()
+    // Databases count the parameters of a statement.
+    for (let i = 0; i < changes.length; i += PAGE)
+      await transaction
+        .insertInto('changes')
+        .values(changes.slice(i, i + PAGE).map(({ kind, subject }) => ({ kind, subject, at })))
+        .execute()
   }
 
   /** Looks for changes now: for all that were committed before the call. Never rejects. */

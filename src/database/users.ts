@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { Kysely, Selectable, Transaction } from 'kysely'
+import { type Kysely, type Selectable, sql, type Transaction } from 'kysely'
 import type { Change } from './changes.ts'
 import type { Tables, UsersTable } from './tables.ts'
 
@@ -114,7 +114,7 @@ export async function ensureRole(
 /** The user of an id, which has to be a UUID; undefined if there is none. */
 export async function findUser(db: Queries, id: string): Promise<User | undefined> {
   const row = await db.selectFrom('users').selectAll().where('id', '=', id).executeTakeFirst()
-  return row === undefined ? undefined : withRoles(db, row)
+  return row === undefined ? undefined : (await withRoles(db, [row]))[0]
 }
 
 /** What a login is held against. */
@@ -160,28 +160,82 @@ export async function setPassword(
   return numUpdatedRows > 0n
 }
 
-/** What a user may change of itself, or an administrator of it. @returns whether the user is there. @throws {DatabaseError} `duplicate` */
-export async function updateUser(
-  trx: Queries,
-  userId: string,
-  {
-    email,
-    firstName,
-    lastName
-  }: { email?: string | undefined; firstName?: string | null | undefined; lastName?: string | null | undefined },
-  now: number
-): Promise<boolean> {
+/** What there is to change of a user; null for none any more. */
+export interface UserChange {
+  readonly username?: string | undefined
+  readonly email?: string | undefined
+  readonly firstName?: string | null | undefined
+  readonly lastName?: string | null | undefined
+  readonly tier?: string | null | undefined
+  readonly active?: boolean | undefined
+}
+
+/**
+ * Changes what is given; after a change of `tier` or `active`, {@link raiseTokenVersion} has to follow.
+ * @returns whether the user is there. @throws {DatabaseError} `duplicate`
+ */
+export async function updateUser(trx: Queries, userId: string, change: UserChange, now: number): Promise<boolean> {
+  const { username, email, firstName, lastName, tier, active } = change
   const { numUpdatedRows } = await trx
     .updateTable('users')
     .set({
+      ...(username !== undefined && { username, username_key: nameKey(username) }),
       ...(email !== undefined && { email, email_key: nameKey(email) }),
       ...(firstName !== undefined && { first_name: firstName }),
       ...(lastName !== undefined && { last_name: lastName }),
+      ...(tier !== undefined && { tier }),
+      ...(active !== undefined && { active }),
       updated_at: now
     })
     .where('id', '=', userId)
     .executeTakeFirst()
   return numUpdatedRows > 0n
+}
+
+/** Deletes a user and what hangs on it; of that, what is worth telling is counted. */
+export async function deleteUser(
+  trx: Transaction<Tables>,
+  userId: string
+): Promise<{ api_keys: number; sessions: number }> {
+  const count = async (table: 'api_keys' | 'sessions'): Promise<number> => {
+    const query = trx.selectFrom(table).where('user_id', '=', userId)
+    const { total } = await query.select(({ fn }) => fn.countAll().as('total')).executeTakeFirstOrThrow()
+    return Number(total)
+  }
+  const taken = { api_keys: await count('api_keys'), sessions: await count('sessions') }
+  await trx.deleteFrom('users').where('id', '=', userId).execute()
+  return taken
+}
+
+/** Users by name. @param filter `name` is what the username or the e-mail address begins with */
+export async function listUsers(
+  db: Queries,
+  filter: { readonly name?: string; readonly role?: string; readonly active?: boolean },
+  { limit, offset }: { limit: number; offset: number }
+): Promise<{ users: User[]; total: number }> {
+  let query = db.selectFrom('users')
+  if (filter.active !== undefined) query = query.where('active', '=', filter.active)
+  if (filter.name !== undefined) {
+    const beginning = `${nameKey(filter.name).replace(/[\\%_]/g, '\\$&')}%`
+    query = query.where(({ or }) =>
+      or([
+        sql<boolean>`username_key like ${beginning} escape '\\'`,
+        sql<boolean>`email_key like ${beginning} escape '\\'`
+      ])
+    )
+  }
+  if (filter.role !== undefined) {
+    const { role } = filter
+    query = query.where('id', 'in', ({ selectFrom }) =>
+      selectFrom('user_roles')
+        .innerJoin('roles', 'roles.id', 'user_roles.role_id')
+        .select('user_roles.user_id')
+        .where('roles.name', '=', role)
+    )
+  }
+  const { total } = await query.select(({ fn }) => fn.countAll().as('total')).executeTakeFirstOrThrow()
+  const rows = await query.selectAll().orderBy('username_key').limit(limit).offset(offset).execute()
+  return { users: await withRoles(db, rows), total: Number(total) }
 }
 
 /** The same password hashed anew; nothing happens if it is another by now. */
@@ -200,14 +254,21 @@ export async function passwordHashOf(db: Queries, userId: string): Promise<strin
   return row?.password_hash ?? undefined
 }
 
-async function withRoles(db: Queries, row: Selectable<UsersTable>): Promise<User> {
+async function withRoles(db: Queries, rows: readonly Selectable<UsersTable>[]): Promise<User[]> {
+  if (rows.length === 0) return []
+  const ids = rows.map(({ id }) => id)
   const roles = await db
     .selectFrom('user_roles')
     .innerJoin('roles', 'roles.id', 'user_roles.role_id')
-    .select(['roles.name', 'roles.permissions'])
-    .where('user_roles.user_id', '=', row.id)
+    .select(['user_roles.user_id', 'roles.name', 'roles.permissions'])
+    .where('user_roles.user_id', 'in', ids)
     .orderBy('roles.name')
     .execute()
+  const byUser = Map.groupBy(roles, role => role.user_id)
+  return rows.map(row => userOf(row, byUser.get(row.id) ?? []))
+}
+
+function userOf(row: Selectable<UsersTable>, roles: readonly { name: string; permissions: string }[]): User {
   return {
     id: row.id,
     username: row.username,
@@ -235,11 +296,14 @@ export async function raiseTokenVersion(
   userIds: readonly string[],
   now: number
 ): Promise<void> {
-  if (userIds.length === 0) return
-  await trx
-    .updateTable('users')
-    .set(({ eb }) => ({ token_version: eb('token_version', '+', 1), token_version_at: now }))
-    .where('id', 'in', [...userIds])
-    .execute()
+  // Databases count the parameters of a statement.
+  for (let i = 0; i < userIds.length; i += USERS_AT_ONCE)
+    await trx
+      .updateTable('users')
+      .set(({ eb }) => ({ token_version: eb('token_version', '+', 1), token_version_at: now }))
+      .where('id', 'in', userIds.slice(i, i + USERS_AT_ONCE))
+      .execute()
   changed.push(...userIds.map(subject => ({ kind: 'user', subject })))
 }
+
+const USERS_AT_ONCE = 500

@@ -1,6 +1,6 @@
 import type { Dispatcher } from 'undici'
 import { type GatewayError, refuse } from '../errors.ts'
-import type { LiveIdentity } from '../identity/live.ts'
+import type { Consumer } from '../identity/consumer.ts'
 import type { Revocations } from '../identity/revocation.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { RequestMetrics } from '../telemetry/metrics.ts'
@@ -39,7 +39,8 @@ export interface ForwardContext {
   readonly pseudonym: string
   readonly metrics: RequestMetrics
   readonly revocations: Revocations
-  readonly live: LiveIdentity
+  /** Whether what a credential stands on has ended or changed since its caller was let in. */
+  readonly isOver: (consumer: Consumer) => boolean
   /** Open WebSockets of this generation. */
   readonly tunnels: Set<Tunnel>
   /** A WebSocket on which nothing moves is closed after this, in milliseconds. */

@@ -282,7 +282,7 @@ export class Tunnel {
   /** Closes it if what its caller's token stands on has ended; asked whenever something has. */
   reconsider(): void {
     const { consumer } = this.#exchange
-    if (consumer !== undefined && this.#context.live.isOver(consumer)) this.close(CLOSE.UNAUTHORIZED, 'session over')
+    if (consumer !== undefined && this.#context.isOver(consumer)) this.close(CLOSE.UNAUTHORIZED, 'session over')
   }
 
   /** A token that is taken back while its WebSocket is open ends that, too (IDN-15). */

@@ -9,9 +9,9 @@ import { GatewayError } from '../../../src/errors.ts'
 import { ApiKeys, hashApiKey, makeApiKey } from '../../../src/identity/api-key.ts'
 import type { Consumer } from '../../../src/identity/consumer.ts'
 import { StoredKeys } from '../../../src/identity/stored-keys.ts'
-import { makeUser } from '../../support/accounts.ts'
 import { FakeClock } from '../../support/clock.ts'
 import { onBoth, openTestDatabase } from '../../support/database.ts'
+import { addUser } from '../../support/users.ts'
 
 async function start(t: Test, kind: Database['kind']) {
   const database = await openTestDatabase(t, kind)
@@ -64,7 +64,7 @@ function countQueries(t: Test, { db }: Database) {
 
 onBoth(t, 'IDN-26 IDN-35 a key of the database is its owner’s, and is asked for once', async (t, kind) => {
   const { database, make, who, queries, keys, clock } = await start(t, kind)
-  const owner = await makeUser(database, { clerk: ['orders.*'], guest: ['menu.read'] }, { tier: 'pro' })
+  const owner = await addUser(database, { roles: { clerk: ['orders.*'], guest: ['menu.read'] }, tier: 'pro' })
   const { key, id } = await make(owner, ['orders.read', 'menu.*', 'users.read'])
   const consumer = await who(key)
   t.match(consumer, { key: `key:${id}`, kind: 'api_key', id, name: 'a key', tier: 'pro', userId: owner })
@@ -77,7 +77,7 @@ onBoth(t, 'IDN-26 IDN-35 a key of the database is its owner’s, and is asked fo
 
 onBoth(t, 'IDN-24 what its owner may no longer do, a key may no longer do', async (t, kind) => {
   const { database, make, who, refusal } = await start(t, kind)
-  const owner = await makeUser(database, { clerk: ['orders.read', 'orders.write'] })
+  const owner = await addUser(database, { roles: { clerk: ['orders.read', 'orders.write'] } })
   const { key } = await make(owner, ['orders.*'])
   t.same([...(await who(key)).permissions].sort(), ['orders.read', 'orders.write'])
   const before = await who(key)
@@ -102,7 +102,7 @@ onBoth(t, 'IDN-24 what its owner may no longer do, a key may no longer do', asyn
 
 onBoth(t, 'IDN-22 a rotated key is good for its time of grace, and the one before that not at all', async (t, kind) => {
   const { database, clock, make, who, refusal } = await start(t, kind)
-  const owner = await makeUser(database)
+  const owner = await addUser(database)
   const { key: first, id } = await make(owner)
   await who(first)
   const rotate = async (until: number | undefined): Promise<string> => {
@@ -133,7 +133,7 @@ onBoth(t, 'IDN-22 a rotated key is good for its time of grace, and the one befor
 
 onBoth(t, 'IDN-24 a key ends when it says, also while it is remembered', async (t, kind) => {
   const { database, clock, make, refusal } = await start(t, kind)
-  const { key } = await make(await makeUser(database), [], clock.now() + 500)
+  const { key } = await make(await addUser(database), [], clock.now() + 500)
   t.equal(await refusal(key), undefined)
   clock.advance(500)
   t.equal(await refusal(key), 'expired_api_key')
@@ -141,8 +141,8 @@ onBoth(t, 'IDN-24 a key ends when it says, also while it is remembered', async (
 
 onBoth(t, 'IDN-21 a key that is taken back is over as soon as that is known', async (t, kind) => {
   const { database, make, who, refusal, stored } = await start(t, kind)
-  const { key, id } = await make(await makeUser(database))
-  const other = await make(await makeUser(database))
+  const { key, id } = await make(await addUser(database))
+  const other = await make(await addUser(database))
   const consumer = await who(key)
   const stays = await who(other.key)
   let told = 0
@@ -159,7 +159,7 @@ onBoth(t, 'IDN-21 a key that is taken back is over as soon as that is known', as
 
 onBoth(t, 'H-63 text that cannot be a key, or is known to be none, never reaches the database', async (t, kind) => {
   const { database, clock, make, refusal, queries } = await start(t, kind)
-  const { key } = await make(await makeUser(database))
+  const { key } = await make(await addUser(database))
   const never = [
     '',
     ' ',
@@ -186,7 +186,7 @@ onBoth(t, 'H-63 text that cannot be a key, or is known to be none, never reaches
 
 onBoth(t, 'IDN-35 however many keys are seen for the first time at once, one query asks at a time', async (t, kind) => {
   const { database, make, who, refusal, queries } = await start(t, kind)
-  const { key, id } = await make(await makeUser(database))
+  const { key, id } = await make(await addUser(database))
   const same = await Promise.all(Array.from({ length: 50 }, () => who(key)))
   t.equal(queries.count, 1)
   t.equal(new Set(same).size, 1)
@@ -202,7 +202,7 @@ onBoth(
   'IDN-21 an answer from before a change is not remembered, nor waited for by those who come after it',
   async (t, kind) => {
     const { database, make, who, keys, clock, queries, tell, stored } = await start(t, kind)
-    const owner = await makeUser(database, { clerk: ['a'] })
+    const owner = await addUser(database, { roles: { clerk: ['a'] } })
     const { key } = await make(owner, ['a'])
     let later: unknown
     queries.during = () => {
@@ -222,7 +222,7 @@ onBoth(
 
 onBoth(t, 'STO-06 while the database is away, keys that have been seen go on, others get 503', async (t, kind) => {
   const { database, make, who, queries, refusal } = await start(t, kind)
-  const owner = await makeUser(database)
+  const owner = await addUser(database)
   const known = await make(owner)
   const unseen = await make(owner)
   await who(known.key)
@@ -237,7 +237,7 @@ onBoth(t, 'STO-06 while the database is away, keys that have been seen go on, ot
 
 onBoth(t, 'IDN-25 when a key was used last is written down in batches', async (t, kind) => {
   const { database, make, who, stored, clock } = await start(t, kind)
-  const owner = await makeUser(database)
+  const owner = await addUser(database)
   const [one, other, unused] = [await make(owner), await make(owner), await make(owner)]
   for (let i = 0; i < 10; i++) await who(one.key)
   await who(other.key)
