@@ -5,7 +5,8 @@ import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
 import type { FastifyPluginAsync, FastifyReply } from 'fastify'
 import { refuse } from '../src/errors.ts'
-import { type DescribedRoute, openApiOf } from '../src/openapi.ts'
+import { type DescribedRoute, openApiOf, openApiOfService } from '../src/openapi.ts'
+import type { RegisteredService } from '../src/registry/service.ts'
 import { Type } from '../src/schema.ts'
 import { guardOwnEndpoints } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
@@ -53,13 +54,30 @@ const TYPES: Record<string, string> = { '.js': 'text/javascript; charset=utf-8',
 const HTML = 'text/html; charset=utf-8'
 const compress = promisify(gzip)
 
+const DOCUMENT = {
+  tag: 'Documentation',
+  access: 'anyone',
+  answers: { 200: Type.Unknown({ description: 'The document.', examples: [{ openapi: '3.1.0' }] }) }
+} as const
+const PAGE = {
+  tag: 'Documentation',
+  access: 'anyone',
+  produces: 'text/html',
+  answers: { 200: Type.String({ description: 'The page.', examples: ['<!doctype html>…'] }) }
+} as const
+const SERVICE = Type.Object({ service_id: Type.String({ description: 'Id of the service.', format: 'uuid' }) })
+
+interface OneService {
+  Params: { service_id: string }
+}
+
 export interface DocsOptions extends OwnRoutesOptions {
   /** What there is to describe; complete once the app is ready. */
   readonly routes: readonly DescribedRoute[]
 }
 
 /** The gateway's own endpoints described: for programs, and as pages for people (DOC-01 to DOC-04, DOC-07, DOC-08). Open to all. */
-const docs: FastifyPluginAsync<DocsOptions> = async (app, { snapshot, runtime, routes }) => {
+const docs: FastifyPluginAsync<DocsOptions> = async (app, { snapshot, runtime, control, routes }) => {
   await guardOwnEndpoints(app, { snapshot, runtime })
   const bases = (snapshot.paths.documentation || []).map(prefix => prefix.replace(/\/$/, ''))
   const [first = ''] = bases
@@ -70,12 +88,7 @@ const docs: FastifyPluginAsync<DocsOptions> = async (app, { snapshot, runtime, r
     return document
   }
   for (const base of bases) {
-    const asks = operation({
-      summary: 'These operations as an OpenAPI 3.1 document',
-      tag: 'Documentation',
-      access: 'anyone',
-      answers: { 200: Type.Unknown({ description: 'The document.', examples: [{ openapi: '3.1.0' }] }) }
-    })
+    const asks = operation({ ...DOCUMENT, summary: 'These operations as an OpenAPI 3.1 document' })
     app.get(`${base}/openapi.json`, { ...asks }, async (_request, reply) =>
       reply
         .header('cache-control', 'no-cache')
@@ -84,21 +97,38 @@ const docs: FastifyPluginAsync<DocsOptions> = async (app, { snapshot, runtime, r
     )
   }
 
+  const { title = snapshot.gateway.name } = snapshot.gateway
   for (const page of PAGES) {
-    const html = htmlOf(page, snapshot.gateway.title ?? snapshot.gateway.name, first)
-    const send = async (_request: unknown, reply: FastifyReply): Promise<FastifyReply> =>
-      reply.header('content-security-policy', POLICY).header('cache-control', 'no-cache').type(HTML).send(html)
-    const asks = operation({
-      summary: page.summary,
-      tag: 'Documentation',
-      access: 'anyone',
-      produces: 'text/html',
-      answers: { 200: Type.String({ description: 'The page.', examples: ['<!doctype html>…'] }) }
-    })
+    const html = htmlOf(page, title, first, `${first}/openapi.json`)
+    const send = async (_request: unknown, reply: FastifyReply): Promise<FastifyReply> => sendPage(reply, html)
+    const asks = operation({ ...PAGE, summary: page.summary })
     for (const base of bases) {
       app.get(`${base}/${page.name}`, { ...asks }, send)
       app.get(`${base}/${page.name}/`, { schema: { hide: true } }, send)
     }
+  }
+
+  if (snapshot.storage.database) {
+    const find = async (id: string): Promise<RegisteredService> => {
+      const found = (await control.registry?.services())?.find(service => service.id === id && service.active)
+      if (found === undefined) throw refuse('not_found')
+      return found
+    }
+    for (const base of bases) {
+      const asks = { ...PAGE, summary: 'The endpoints of a registered service, to be tried out', params: SERVICE }
+      app.get<OneService>(`${base}/docs/:service_id`, operation(asks), async ({ params }, reply) => {
+        const { id, name } = await find(params.service_id)
+        return sendPage(reply, htmlOf(PAGES[0] as Page, name, first, `${first}/docs/${id}/openapi.json`))
+      })
+    }
+    const asks = {
+      ...DOCUMENT,
+      summary: 'The endpoints of a registered service, as an OpenAPI 3.1 document',
+      params: SERVICE
+    }
+    app.get<OneService>(`${first}/docs/:service_id/openapi.json`, operation(asks), async ({ params }, reply) =>
+      reply.header('cache-control', 'no-cache').send(openApiOfService(await find(params.service_id)))
+    )
   }
 
   const assets = new Map<string, Promise<Asset>>()
@@ -131,7 +161,11 @@ async function readAsset(file: string): Promise<Asset> {
   return { plain, packed: await compress(plain) }
 }
 
-function htmlOf({ files }: Page, title: string, base: string): string {
+function sendPage(reply: FastifyReply, html: string): FastifyReply {
+  return reply.header('content-security-policy', POLICY).header('cache-control', 'no-cache').type(HTML).send(html)
+}
+
+function htmlOf({ files }: Page, title: string, base: string, document: string): string {
   const links = files.map(file => {
     const url = escaped(`${base}/docs/assets/${file}`)
     return file.endsWith('.css') ? `<link rel="stylesheet" href="${url}">` : `<script src="${url}" defer></script>`
@@ -145,7 +179,7 @@ function htmlOf({ files }: Page, title: string, base: string): string {
 <link rel="icon" href="data:,">
 ${links.join('\n')}
 </head>
-<body><div id="docs" data-document="${escaped(`${base}/openapi.json`)}"></div></body>
+<body><div id="docs" data-document="${escaped(document)}"></div></body>
 </html>
 `
 }

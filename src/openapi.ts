@@ -3,6 +3,7 @@ import type { FastifyDynamicSwaggerOptions } from '@fastify/swagger'
 import type { FastifyInstance, FastifySchema, RouteOptions } from 'fastify'
 import type { GatewaySettings } from './config/schema.ts'
 import { CATALOGUE, type ErrorCode } from './errors.ts'
+import type { RegisteredService } from './registry/service.ts'
 import type { TSchema } from './schema.ts'
 
 /**
@@ -94,18 +95,22 @@ function optionsOf(
         schemas: { Error: ENVELOPE, Problem: PROBLEM },
         responses: refusals(),
         securitySchemes: {
-          bearer: {
-            type: 'http',
-            scheme: 'bearer',
-            bearerFormat: 'JWT',
-            description: 'A token of the gateway, or of an issuer that it trusts.'
-          },
-          api_key: { type: 'apiKey', in: 'header', name: 'X-API-Key', description: 'A key for programs.' },
+          ...CREDENTIALS,
           ...(tokenUrl === undefined ? {} : { password })
         }
       }
     }
   } as unknown as FastifyDynamicSwaggerOptions
+}
+
+const CREDENTIALS = {
+  bearer: {
+    type: 'http',
+    scheme: 'bearer',
+    bearerFormat: 'JWT',
+    description: 'A token of the gateway, or of an issuer that it trusts.'
+  },
+  api_key: { type: 'apiKey', in: 'header', name: 'X-API-Key', description: 'A key for programs.' }
 }
 
 /** `GET /admin/rate-limits/:consumer` is `getAdminRateLimitsByConsumer`. */
@@ -339,4 +344,64 @@ function finish(document: Document['openapiObject']): object {
     tags: tags.map(([name, description]) => ({ name, description })),
     components: { ...document.components, responses: Object.fromEntries(responses) }
   }
+}
+
+/** What the gateway itself may answer to a request that belongs to a service. */
+const ON_THE_WAY = [404, 413, 429, 502, 503, 504]
+/** Where endpoints of services are served (REG-25). */
+const ENDPOINTS = '/api/v1'
+const OPENAPI_METHODS = new Set(['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'trace'])
+
+/**
+ * The document of what a registered service has said of itself: its endpoints as the gateway serves them, and which want to
+ * know who calls. Not where it is, nor which roles it asks for: that is its owner's business.
+ */
+export function openApiOfService(service: RegisteredService): object {
+  const paths: Record<string, Record<string, object>> = {}
+  for (const endpoint of service.endpoints) {
+    const method = endpoint.method.toLowerCase()
+    if (!OPENAPI_METHODS.has(method)) continue
+    const { path, names } = templateOf(`${ENDPOINTS}${endpoint.path}`)
+    const statuses = endpoint.public ? ON_THE_WAY : [401, 403, ...ON_THE_WAY]
+    const refused = statuses.map(status => [status, { $ref: `#/components/responses/Error${status}` }])
+    paths[path] ??= {}
+    paths[path][method] = {
+      operationId: operationId(method, path),
+      summary: endpoint.name ?? `${endpoint.method} ${endpoint.path}`,
+      ...(endpoint.description === null ? {} : { description: endpoint.description }),
+      tags: [service.name],
+      deprecated: endpoint.deprecated,
+      parameters: names.map(name => ({ name, in: 'path', required: true, schema: { type: 'string' } })),
+      security: endpoint.public ? [] : [{ bearer: [] }, { api_key: [] }],
+      responses: { default: { description: 'What the service answers.' }, ...Object.fromEntries(refused) }
+    }
+  }
+  const responses = Object.entries(refusals()).filter(([name]) =>
+    [401, 403, ...ON_THE_WAY].includes(Number(name.slice(5)))
+  )
+  return {
+    openapi: '3.1.0',
+    info: { title: service.name, description: service.description ?? '', version: service.version ?? '' },
+    servers: [{ url: '/', description: 'The gateway in front of it.' }],
+    tags: [{ name: service.name }],
+    paths,
+    components: {
+      schemas: { Error: ENVELOPE, Problem: PROBLEM },
+      responses: Object.fromEntries(responses),
+      securitySchemes: CREDENTIALS
+    }
+  }
+}
+
+/** `/files/:id/**` as OpenAPI writes it, `/files/{id}/{rest}`, and the names of its parameters. */
+function templateOf(pattern: string): { path: string; names: string[] } {
+  const names: string[] = []
+  const segments = pattern.split('/').map(segment => {
+    const isWild = segment === '*' || segment === '**'
+    const name = isWild ? `rest${names.length || ''}` : /^(?:\{(\w+)\}|:(\w+))$/.exec(segment)?.slice(1).find(Boolean)
+    if (name === undefined) return segment
+    names.push(name)
+    return `{${name}}`
+  })
+  return { path: segments.join('/'), names }
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { openApiTrouble } from '../../src/openapi-lint.ts'
 import { ROOT } from '../support/config.ts'
+import { onBoth, ownStorage } from '../support/database.ts'
 import { startGateway } from '../support/gateway.ts'
 import { token } from '../support/tokens.ts'
 import { startUpstream } from '../support/upstream.ts'
@@ -116,6 +117,48 @@ t.test('DOC-07 DOC-08 the pages bring all they need, and let nothing else in', a
   for (const path of ['/docs/assets/docs.ts', '/docs/assets/..%2fdocs.ts', '/docs/assets/redoc.LICENSE'])
     t.not((await call(path)).status, 200)
 })
+
+onBoth(
+  t,
+  'DOC-01 a registered service has documentation of its own, without its address and its roles',
+  async (t, kind) => {
+    const { database_url } = await ownStorage(t, kind)
+    const { call } = await startGateway(t, { storage: { database: true, ...(database_url ? { database_url } : {}) } })
+    const { json, status, text } = await call('/services', {
+      method: 'POST',
+      token: token({ roles: ['admin'] }),
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({
+        name: 'project-coordinator',
+        version: '2.1.0',
+        base_url: 'http://192.0.2.10:8080',
+        endpoints: [
+          { path: '/projects', method: 'GET', name: 'list_projects', description: 'All projects.', public: true },
+          { path: '/projects/{project_id}/files/**', method: 'PUT', required_roles: ['secret-role'], deprecated: true }
+        ]
+      })
+    })
+    t.equal(status, 201, text)
+    const answer = await call(`/docs/${json.id}/openapi.json`)
+    t.equal(answer.status, 200)
+    t.match(answer.json, {
+      info: { title: 'project-coordinator', version: '2.1.0' },
+      paths: {
+        '/api/v1/projects': { get: { summary: 'list_projects', description: 'All projects.', security: [] } },
+        '/api/v1/projects/{project_id}/files/{rest1}': {
+          put: { deprecated: true, security: [{ bearer: [] }, { api_key: [] }], responses: { 401: {}, 403: {} } }
+        }
+      }
+    })
+    t.notMatch((await openApiTrouble(answer.json)).join(), /no OpenAPI document/)
+    t.notMatch(answer.text, /192\.0\.2|secret-role/)
+    for (const page of [`/docs/${json.id}`, `/api/docs/${json.id}`])
+      t.match((await call(page)).text, `data-document="/docs/${json.id}/openapi.json"`)
+    t.equal((await call(`/docs/${crypto.randomUUID()}`)).status, 404)
+    t.equal((await call(`/docs/${crypto.randomUUID()}/openapi.json`)).status, 404)
+    t.equal((await call('/docs/nothing')).status, 422)
+  }
+)
 
 t.test('DOC-08 ReDoc is what its package has', async t => {
   const hash = (name: string) =>
