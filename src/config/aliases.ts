@@ -35,6 +35,7 @@ export const ANY_CASE: Readonly<Record<string, string>> = { services: 'load_bala
 export function canonicalKeys(document: Mapping): Mapping {
   const shaped = recogniseShape(document)
   fold(shaped, 'errors', 'defaults')
+  foldExternal(shaped)
   for (const route of itemsOf(shaped.routes)) canonicalBlock(route, ROUTE)
   if (isMapping(shaped.services))
     for (const service of Object.values(shaped.services)) if (isMapping(service)) canonicalService(service)
@@ -142,6 +143,25 @@ function fold(document: Mapping, key: string, into: string): void {
     copyPlace(document, key, document, into)
   }
   move(document, key, target, key)
+}
+
+/** Seed 004's `auth: { external: { introspection_url, userinfo_url, jwks_url, timeout } }`: one more issuer (IDN-36). */
+function foldExternal(document: Mapping): void {
+  const { auth } = document
+  if (!isMapping(auth) || !isMapping(auth.external) || Object.keys(auth).length !== 1) return
+  const identity: Mapping = isMapping(document.identity) ? document.identity : {}
+  const issuers = Array.isArray(identity.issuers) ? identity.issuers : []
+  if (document.identity !== identity) {
+    document.identity = identity
+    copyPlace(document, 'auth', document, 'identity')
+  }
+  if (identity.issuers !== issuers) {
+    identity.issuers = issuers
+    copyPlace(auth, 'external', identity, 'issuers')
+  }
+  copyPlace(auth, 'external', issuers, issuers.length)
+  issuers.push(auth.external)
+  delete document.auth
 }
 
 export function isMapping(value: unknown): value is Mapping {

@@ -340,6 +340,8 @@ class Normaliser {
       local: this.#local,
       jwt: {
         ...jwt,
+        // Where anybody may be an issuer, the gateway’s own tokens have to be told from theirs.
+        ...(jwt.issuer === undefined && issuers.some(({ issuer }) => issuer === undefined) && { issuer: 'sallyport' }),
         ...(public_key && { public_key: this.#pem(public_key, ['identity', 'jwt', 'public_key']) }),
         ...(secret && !jwt.algorithm.startsWith('HS') && { secret: this.#pem(secret, ['identity', 'jwt', 'secret']) })
       },

@@ -255,7 +255,7 @@ const identity = Type.Object(
     ),
     issuers: Type.Array(
       Type.Object({
-        issuer: Type.String({ description: '`iss` of the tokens, exactly.', minLength: 1 }),
+        issuer: text('`iss` of the tokens, exactly; any that is nobody else’s if not given.', { minLength: 1 }),
         secret: secret('Shared secret for HS*, at least 32 bytes.'),
         public_key: text('Public key: PEM, or the name of a file with it.'),
         jwks_url: text('Where the issuer publishes its keys.', { pattern: '^https?://' }),
@@ -267,6 +267,21 @@ const identity = Type.Object(
           description: 'How long fetched keys are used before they are fetched again.',
           default: '10m'
         }),
+        introspection_url: text(
+          'Where the issuer is asked about tokens that are not signed, or all of them if it has no keys (RFC 7662).',
+          { pattern: '^https?://' }
+        ),
+        userinfo_url: text(
+          'Where it says who such a token speaks of (OpenID Connect); alone, also whether the token is good.',
+          { pattern: '^https?://' }
+        ),
+        client_id: text('As whom the gateway asks.'),
+        client_secret: secret('With which secret the gateway asks.'),
+        introspection_max_age: duration({
+          description: 'How long such an answer is believed, at most; `exp` may end it before.',
+          default: '1m'
+        }),
+        timeout: duration({ description: 'How long the issuer is waited for.', default: '5s', positive: true }),
         ...issuerKeys
       }),
       { description: 'Others whose tokens are accepted.', default: [] }

@@ -5,7 +5,8 @@ import type { Runtime } from '../runtime/runtime.ts'
 import { ApiKeyError, ApiKeys } from './api-key.ts'
 import type { ClaimNames } from './claims.ts'
 import { IdentityError, namely } from './identity-error.ts'
-import { type Issuer, TokenVerifier } from './jwt.ts'
+import { Introspection, type IntrospectionOptions } from './introspection.ts'
+import { type Issuer, NO_KEYS, TokenVerifier } from './jwt.ts'
 import { type KeySource, publicKey, StaticKeys, secretKey } from './keys.ts'
 import { checkStrength, isProduction, type LocalKey, localKey } from './local-key.ts'
 import { acquireAuthorizationServer } from './oauth2/server.ts'
@@ -16,9 +17,6 @@ export { IdentityError } from './identity-error.ts'
 export { type LocalKey, localKey } from './local-key.ts'
 
 type IssuerSettings = IdentitySettings['issuers'][number]
-
-/** How long a fetch of keys may take, in milliseconds. */
-const PATIENCE_MS = 5000
 
 /** Where OAuth's tokens say what: `scope` is what a client was allowed to ask for, not what its user may do. */
 const OAUTH_CLAIMS: ClaimNames = {
@@ -44,8 +42,16 @@ export class Authenticator {
     const given = identity.issuers.map((settings, i) => givenKeys(settings, production, ['identity', 'issuers', i]))
     // From here on nothing can go wrong: what is acquired will be released.
     const issuers = identity.issuers.map((settings, i): Issuer => {
-      const { issuer, audience, clock_skew } = settings
-      return { issuer, keys: given[i] ?? this.#publishedKeys(settings), audience, clockSkewMs: clock_skew }
+      const {
+        issuer,
+        audience,
+        clock_skew: clockSkewMs,
+        jwks_url,
+        introspection_max_age: introspectionAgeMs
+      } = settings
+      const keys = given[i] ?? (jwks_url === undefined ? NO_KEYS : this.#publishedKeys(settings, jwks_url))
+      const introspection = asksIssuer(settings) ? this.#introspection(settings) : undefined
+      return { issuer, keys, audience, clockSkewMs, introspection, introspectionAgeMs }
     })
     if (local !== undefined) {
       const { issuer, audience, clock_skew } = identity.jwt
@@ -62,10 +68,10 @@ export class Authenticator {
   }
 
   /** Keys once fetched outlive the configuration that asked for them: another may come while the issuer is down. */
-  #publishedKeys(settings: IssuerSettings): PublishedKeys {
+  #publishedKeys(settings: IssuerSettings, url: string): PublishedKeys {
     const { leases } = this.#runtime
-    const { issuer, jwks_url: url = '', jwks_interval, jwks_max_age, algorithms } = settings
-    const options = { url, intervalMs: jwks_interval, maxAgeMs: jwks_max_age, algorithms, patienceMs: PATIENCE_MS }
+    const { issuer = url, jwks_interval, jwks_max_age, algorithms, timeout } = settings
+    const options = { url, intervalMs: jwks_interval, maxAgeMs: jwks_max_age, algorithms, patienceMs: timeout }
     const key = `keys:${JSON.stringify([issuer, options])}`
     this.#leases.push(key)
     return leases.acquire(
@@ -73,6 +79,24 @@ export class Authenticator {
       () => startFetching(issuer, options, this.#runtime),
       ({ stop }) => stop()
     ).keys
+  }
+
+  #introspection(settings: IssuerSettings): Introspection {
+    const { leases } = this.#runtime
+    const {
+      introspection_url: url,
+      userinfo_url: userinfoUrl,
+      client_id: clientId,
+      client_secret: clientSecret
+    } = settings
+    const options = { url, userinfoUrl, clientId, clientSecret, patienceMs: settings.timeout }
+    const key = `introspection:${JSON.stringify([settings.issuer, options])}`
+    this.#leases.push(key)
+    return leases.acquire(
+      key,
+      () => startIntrospection(settings.issuer ?? url ?? (userinfoUrl as string), options, this.#runtime),
+      ({ stop }) => stop()
+    ).introspection
   }
 
   close(): void {
@@ -114,6 +138,37 @@ function startFetching(
   }
 }
 
+function startIntrospection(
+  issuer: string,
+  options: IntrospectionOptions,
+  { clock, log, dependencies }: Runtime
+): { introspection: Introspection; stop: () => void } {
+  const introspection = new Introspection(options, clock, error => {
+    if (error === undefined) log.info({ issuer }, 'an issuer answers again')
+    else log.warn({ issuer, error }, 'an issuer cannot be asked about its tokens; they are refused until it can')
+  })
+  const dependency = {
+    name: `introspection by ${issuer}`,
+    check: async () => {
+      if (introspection.error !== undefined) throw new Error(introspection.error)
+      return undefined
+    }
+  }
+  dependencies.add(dependency)
+  return {
+    introspection,
+    stop: () => {
+      dependencies.delete(dependency)
+      introspection.close()
+    }
+  }
+}
+
+/** Whether tokens of this issuer may have to be shown to it. */
+function asksIssuer({ introspection_url, userinfo_url }: IssuerSettings): boolean {
+  return introspection_url !== undefined || userinfo_url !== undefined
+}
+
 /** The authenticator of a snapshot, shared by all generations with the same identity settings. @throws {IdentityError} */
 export function acquireAuthenticator(
   snapshot: Snapshot,
@@ -134,20 +189,29 @@ export function acquireAuthenticator(
 
 /** Of two issuers with one name, one would never be asked. @throws {IdentityError} */
 function checkIssuers({ issuers, jwt }: IdentitySettings): void {
-  for (const [i, { issuer }] of issuers.entries()) {
-    const path = ['identity', 'issuers', i, 'issuer']
-    if (issuer === jwt.issuer)
+  for (const [i, settings] of issuers.entries()) {
+    const { issuer } = settings
+    const at = ['identity', 'issuers', i]
+    const path = [...at, 'issuer']
+    if (issuer !== undefined && issuer === jwt.issuer)
       throw new IdentityError(path, `"${issuer}" is identity.jwt.issuer, too; keep one of them`)
     if (issuers.findIndex(other => other.issuer === issuer) !== i)
-      throw new IdentityError(path, `"${issuer}" is there twice; keep one of them`)
-    const given = (['secret', 'public_key', 'jwks_url'] as const).filter(key => issuers[i]?.[key] !== undefined)
-    if (given.length === 1) continue
-    throw new IdentityError(
-      path.slice(0, -1),
-      given.length === 0
-        ? 'needs "secret", "public_key" or "jwks_url"'
-        : 'has several of "secret", "public_key", "jwks_url"; keep one of them'
-    )
+      throw new IdentityError(
+        issuer === undefined ? at : path,
+        issuer === undefined
+          ? 'is the second one without "issuer"; of several, each needs one'
+          : `"${issuer}" is there twice; keep one of them`
+      )
+    if (asksIssuer(settings) && issuers.findIndex(asksIssuer) !== i)
+      throw new IdentityError(
+        at,
+        'is the second one that is asked about its tokens; which of them an opaque token belongs to, nobody could tell'
+      )
+    const given = (['secret', 'public_key', 'jwks_url'] as const).filter(key => settings[key] !== undefined)
+    if (given.length > 1)
+      throw new IdentityError(at, 'has several of "secret", "public_key", "jwks_url"; keep one of them')
+    if (given.length === 0 && !asksIssuer(settings))
+      throw new IdentityError(at, 'needs "secret", "public_key", "jwks_url", "introspection_url" or "userinfo_url"')
   }
 }
 

@@ -2,7 +2,8 @@ import type { Clock } from '../runtime/clock.ts'
 import { TwoGenerations } from '../runtime/two-generations.ts'
 import { type ClaimNames, checkAudience, consumerOf, grantOf, readTimes, type Validity } from './claims.ts'
 import type { Consumer } from './consumer.ts'
-import type { KeySource } from './keys.ts'
+import type { Introspection } from './introspection.ts'
+import { type KeySource, StaticKeys } from './keys.ts'
 import type { LiveIdentity } from './live.ts'
 import { type Revocations, revocationKey } from './revocation.ts'
 import { type Claims, type ParsedToken, parseToken } from './token-form.ts'
@@ -24,6 +25,10 @@ export interface Issuer {
   /** Audiences of which a token names one; empty for any. */
   readonly audience: readonly string[]
   readonly clockSkewMs: number
+  /** Asked about its tokens that are not signed, or that it publishes no keys for. */
+  readonly introspection?: Introspection | undefined
+  /** How long what it has said of a token is believed, in milliseconds. */
+  readonly introspectionAgeMs?: number
   /** Where its tokens say what, if not where those of all others do. */
   readonly claims?: ClaimNames
 }
@@ -33,6 +38,8 @@ interface Verified extends Validity {
   readonly consumer: Consumer
   readonly issuer: Issuer
   readonly keyVersion: number
+  /** When the issuer is to be asked about it again, in monotonic milliseconds; Infinity for signed tokens. */
+  readonly askAt: number
 }
 
 /** Verifies tokens, and remembers those that it has verified. */
@@ -43,12 +50,15 @@ export class TokenVerifier {
   readonly #live: LiveIdentity
   readonly #clock: Clock
   readonly #verified: TwoGenerations<Verified>
+  /** Who is asked about tokens that are not signed. */
+  readonly #opaque: Issuer | undefined
 
   constructor(
     options: { issuers: readonly Issuer[]; claims: ClaimNames; cacheSize: number },
     { revocations, live, clock }: { revocations: Revocations; live: LiveIdentity; clock: Clock }
   ) {
     this.#issuers = new Map(options.issuers.map(issuer => [issuer.issuer, issuer]))
+    this.#opaque = options.issuers.find(({ introspection }) => introspection !== undefined)
     this.#claims = options.claims
     this.#revocations = revocations
     this.#live = live
@@ -68,9 +78,13 @@ export class TokenVerifier {
    */
   verify(token: string, check: CheckSignature): Consumer | Promise<Consumer> {
     const known = this.#verified.get(token)
-    if (known !== undefined && known.keyVersion === known.issuer.keys.version) return this.#admit(known)
+    if (known !== undefined && known.keyVersion === known.issuer.keys.version) {
+      if (known.askAt === Number.POSITIVE_INFINITY || this.#clock.monotonic() < known.askAt) return this.#admit(known)
+    }
+    if (this.#opaque !== undefined && !isSigned(token)) return this.#introspect(token, this.#opaque)
     const parsed = parseToken(token)
     const issuer = this.#issuerOf(parsed.payload)
+    if (issuer.introspection !== undefined && issuer.keys === NO_KEYS) return this.#introspect(token, issuer)
     if (issuer.keys.find(parsed.kid).length === 0) {
       const refreshed = issuer.keys.refresh()
       if (refreshed !== undefined) return refreshed.then(() => this.#verifyNew(token, parsed, issuer, check))
@@ -93,9 +107,31 @@ export class TokenVerifier {
     const { expiresAt } = validity
     const own = issuer.own === true
     const credential = { expiresAt, revocationKey: revocationKey(token, payload), ...(own && grantOf(payload)) }
-    const consumer = consumerOf(payload, issuer.claims ?? this.#claims, own ? undefined : issuer.issuer, credential)
-    const verified = { ...validity, consumer, issuer, keyVersion: keys.version }
+    const consumer = consumerOf(
+      payload,
+      issuer.claims ?? this.#claims,
+      own ? undefined : nameOf(issuer, payload),
+      credential
+    )
+    const verified = { ...validity, consumer, issuer, keyVersion: keys.version, askAt: Number.POSITIVE_INFINITY }
     const admitted = this.#admit(verified)
+    this.#verified.set(token, verified)
+    return admitted
+  }
+
+  /** What its issuer says of a token is held against the configuration like what a signed token says of itself. */
+  async #introspect(token: string, issuer: Issuer): Promise<Consumer> {
+    const askAt = this.#clock.monotonic() + (issuer.introspectionAgeMs ?? 0)
+    const claims = await (issuer.introspection as Introspection).ask(token)
+    if (issuer.issuer !== undefined && claims.iss !== undefined && claims.iss !== issuer.issuer)
+      throw untrusted('wrong_issuer')
+    const bounded = claims.exp === undefined ? { ...claims, exp: Number.MAX_SAFE_INTEGER / 1000 } : claims
+    const validity = readTimes(bounded, issuer.clockSkewMs)
+    checkAudience(claims.aud, issuer.audience)
+    const credential = { expiresAt: validity.expiresAt, revocationKey: revocationKey(token, claims) }
+    const consumer = consumerOf(claims, this.#claims, nameOf(issuer, claims), credential)
+    const verified = { ...validity, consumer, issuer, keyVersion: issuer.keys.version, askAt }
+    const admitted = await this.#admit(verified)
     this.#verified.set(token, verified)
     return admitted
   }
@@ -120,6 +156,21 @@ export class TokenVerifier {
     if (issuer === undefined) throw untrusted('wrong_issuer')
     return issuer
   }
+}
+
+/** By which the subjects of an issuer are told from those of others, and from the gateway's own users. */
+function nameOf({ issuer }: Issuer, { iss }: Claims): string {
+  return issuer ?? (typeof iss === 'string' ? iss : 'external')
+}
+
+/** The keys of an issuer that publishes none. */
+export const NO_KEYS: KeySource = new StaticKeys([])
+
+/** Whether a token is made of three parts, as a signed one is; others only their issuer can read. */
+function isSigned(token: string): boolean {
+  const first = token.indexOf('.')
+  const second = token.indexOf('.', first + 1)
+  return first !== -1 && second !== -1 && token.indexOf('.', second + 1) === -1
 }
 
 /** Keys that a token is tried with if it does not name its own: each costs a signature check (H-62). */

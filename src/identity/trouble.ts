@@ -82,6 +82,15 @@ export const TROUBLE = {
     details: 'The token cannot be checked at the moment.',
     advice: 'the keys of its issuer have never been fetched: look at jwks_url, and at /health/dependencies'
   },
+  inactive: token(
+    'The token is not active.',
+    'its issuer says so: it has expired, was taken back, or is none of its tokens (introspection_url, userinfo_url)'
+  ),
+  introspection_unavailable: {
+    code: 'service_unavailable',
+    details: 'The token cannot be checked at the moment.',
+    advice: 'its issuer does not answer, or not to the point: look at introspection_url, and at /health/dependencies'
+  },
   unknown_api_key: token(
     'The provided API key is not valid.',
     'no identity.api_keys[] has it (compare `sallyport token --api-key` hashes), and none of the database: it may have been rotated or deleted'
@@ -133,6 +142,7 @@ function fieldsOf(reason: Trouble, details: string): { headers: readonly string[
     case 'inactive_owner':
       return { headers: ['www-authenticate', `ApiKey realm="${REALM}"`] }
     case 'keys_unavailable':
+    case 'introspection_unavailable':
     case 'api_keys_unavailable':
       return { headers: ['retry-after', '5'], proxyStatus: 'proxy_internal_response' }
     default:

@@ -364,7 +364,7 @@ t.test('C-01 one issuer cannot take another’s name, and two with one name are 
   )
   await t.rejects(
     start(t, { issuers: [{ issuer: 'a' }] }),
-    /issuers\[0\] {2}needs "secret", "public_key" or "jwks_url"/
+    /issuers\[0\] {2}needs "secret", "public_key", "jwks_url", "introspection_url" or "userinfo_url"/
   )
   await t.rejects(
     start(t, { issuers: [{ issuer: 'a', secret: SECRET, jwks_url: 'http://127.0.0.1:9/' }] }),
