@@ -5,7 +5,7 @@ import { type AuditEntry, writeAudit } from '../database/audit.ts'
 import type { Database } from '../database/database.ts'
 import { isUnreachable } from '../database/database-error.ts'
 import { readServices, type ServiceList, serviceListVersion, writeServices } from '../database/services.ts'
-import { type GatewayError, refuse } from '../errors.ts'
+import { GatewayError, refuse } from '../errors.ts'
 import { placeOfService, type RegisteredService } from './service.ts'
 import { trespassOf } from './trespass.ts'
 
@@ -120,6 +120,10 @@ export class Registry<C extends Compiled = Compiled> {
   readonly #unfollow: () => void
   /** As far as it is known here. */
   #list: ServiceList = { version: 0, services: [] }
+  /** The highest version that was ever known here. */
+  #highest = 0
+  /** The last version that was not believed. */
+  #doubted = -1
   /** The version that is served here. */
   #served = 0
   /** Active services that are not served here, by id, and why. */
@@ -138,7 +142,12 @@ export class Registry<C extends Compiled = Compiled> {
 
   /** Reads the list for the first time. @throws {DatabaseError} */
   async open(): Promise<void> {
-    this.#list = await readServices(this.#database.db)
+    this.#know(await readServices(this.#database.db))
+  }
+
+  #know(list: ServiceList): void {
+    this.#list = list
+    this.#highest = Math.max(this.#highest, list.version)
   }
 
   close(): void {
@@ -243,11 +252,10 @@ export class Registry<C extends Compiled = Compiled> {
   }
 
   async #serve(list: ServiceList, compiled: C): Promise<void> {
-    const leftOut = this.#leftOut
-    this.#list = list
+    this.#know(list)
     this.#served = list.version
     await this.#host.serve(compiled)
-    if (leftOut.size === 0) return
+    if (this.#leftOut.size === 0) return
     // What they did not go with may be gone.
     this.#served = -1
     this.#follow()
@@ -279,7 +287,8 @@ export class Registry<C extends Compiled = Compiled> {
   /** @throws {ConfigError} when they do not go together */
   async #attempt(before: ServiceList, batch: readonly Waiting[]): Promise<Plan<C>> {
     const services = new Lookup(before.services)
-    const version = before.version + 1
+    // Higher than what anybody knows, even if what was read is older than that.
+    const version = Math.max(before.version, this.#highest) + 1
     const outcomes = batch.map((waiting): Outcome => {
       try {
         const change = waiting.edit.decide(services, version)
@@ -291,7 +300,7 @@ export class Registry<C extends Compiled = Compiled> {
     })
     const changes = outcomes.flatMap(({ result }) => ('change' in result ? result.change : []))
     const list = changes.length === 0 ? before : { version, services: services.all }
-    if (list.version === this.#served) return { list, outcomes, compiled: undefined }
+    if (list === before && before.version === this.#served) return { list, outcomes, compiled: undefined }
     const untouched = new Set(before.services)
     const active = list.services.filter(
       service => service.active && !(this.#leftOut.has(service.id) && untouched.has(service))
@@ -328,7 +337,9 @@ export class Registry<C extends Compiled = Compiled> {
     turn.catch(error => {
       this.#following = false
       if (isUnreachable(error)) this.#followLater()
-      else this.#log.error({ err: error }, 'registered services cannot be followed; those before stay')
+      // Otherwise the gateway is shutting down.
+      else if (!(error instanceof GatewayError))
+        this.#log.error({ err: error }, 'registered services cannot be followed; those before stay')
     })
   }
 
@@ -345,13 +356,15 @@ export class Registry<C extends Compiled = Compiled> {
     const { db } = this.#database
     const version = await serviceListVersion(db)
     if (version < this.#list.version && want === 'newer') {
-      this.#log.error(
-        { known: this.#list.version, found: version },
-        'the list of registered services is older than the one that is served, which stays'
-      )
+      if (version !== this.#doubted)
+        this.#log.error(
+          { known: this.#list.version, found: version },
+          'the list of registered services is older than the one that is served, which stays'
+        )
+      this.#doubted = version
     } else if (version !== this.#list.version) {
       const list = await readServices(db)
-      if (list.version > this.#list.version || want !== 'newer') this.#list = list
+      if (list.version > this.#list.version || want !== 'newer') this.#know(list)
     }
     return this.#list
   }
@@ -409,8 +422,8 @@ function refusalOf({ problems }: ConfigError, name: string): GatewayError {
 
 /** The key of a document as that of a service's definition. */
 function fieldOf(key: string, name: string): string {
-  const prefix = `services.${name}.`
-  return key.startsWith(prefix) ? key.slice(prefix.length) : key
+  const service = `services.${name}`
+  return key.startsWith(`${service}.`) ? key.slice(service.length + 1) : key === service ? '' : key
 }
 
 function warningsOf({ after }: Change, compiled: Compiled | undefined): string[] {
@@ -418,5 +431,5 @@ function warningsOf({ after }: Change, compiled: Compiled | undefined): string[]
   const { file } = placeOfService(after.name)
   return compiled.snapshot.warnings
     .filter(problem => problem.file === file)
-    .map(({ key, message }) => `${fieldOf(key, after.name)} ${message}`)
+    .map(({ key, message }) => `${fieldOf(key, after.name)} ${message}`.trim())
 }

@@ -135,7 +135,8 @@ t.test(
 
 onBoth(t, 'H-124 a list that has become older, or empty, is not believed', async (t, kind) => {
   const upstream = await startUpstream(t)
-  const node = await startNode(t, await ownStorage(t, kind), 'node')
+  const storage = await ownStorage(t, kind)
+  const node = await startNode(t, storage, 'node')
   await register(node.call, open('one', upstream.url))
   await register(node.call, open('two', upstream.url))
   await node.gateway.runtime.database?.transaction(async (trx, changed) => {
@@ -149,6 +150,11 @@ onBoth(t, 'H-124 a list that has become older, or empty, is not believed', async
   t.equal((await register(node.call, open('three', upstream.url))).status, 201, 'who changes it says what it is')
   t.same(await services(node), ['three'])
   t.equal((await node.call('/api/v1/one')).status, 404)
+  if (kind === 'sqlite') return
+  const other = await startNode(t, storage, 'other')
+  t.same(await services(other), ['three'])
+  await register(other.call, open('four', upstream.url))
+  await until(async () => (await node.call('/api/v1/four')).status === 200, 'those who had doubts follow again')
 })
 
 t.test(

@@ -206,6 +206,35 @@ t.test(
   }
 )
 
+t.test(
+  'C-11 C-15 with catch_all a registered service answers by its name, unless that is the gateway’s own',
+  async t => {
+    const upstream = await startUpstream(t)
+    const { call } = await start(t, 'sqlite', { catch_all: true, defaults: { authentication: 'none' } })
+    t.equal((await register(call, { name: 'tools', base_url: upstream.url })).status, 201)
+    t.equal((await call('/tools/hammer')).json.url, '/hammer')
+    for (const name of ['services', 'Admin', 'health']) {
+      const { error } = (await register(call, { name, base_url: upstream.url })).json
+      t.match(error, { status: 409, details: /is the gateway's own/ }, name)
+    }
+  }
+)
+
+t.test('ERR-01 a definition that is doubtful is taken, with a word about it', async t => {
+  const { call } = await start(t)
+  const { status, json: answer } = await register(call, {
+    name: 'tools',
+    base_url: 'http://127.0.0.1:1',
+    circuit_breaker: {},
+    endpoints: [{ path: '/tools', required_roles: ['no-such-role'] }]
+  })
+  t.equal(status, 201)
+  t.match(answer.warnings, [/no role "no-such-role"/, /^circuit_breaker is understood but has no effect/])
+  t.notOk('warnings' in (await call(`/services/${answer.id}`, { token: boss })).json)
+  const { json: bare } = await register(call, { name: 'bare', base_url: 'http://127.0.0.1:1' })
+  t.same(bare.warnings, ['no route leads to this service'])
+})
+
 t.test('ERR-01 a definition that is not right is a 422 with the keys as they were sent', async t => {
   const { call } = await start(t)
   const good = { name: 'a', base_url: 'http://127.0.0.1:1' }
