@@ -10,6 +10,7 @@ import {
   EMAIL,
   HUMAN_NAME,
   LOGIN,
+  MFA_REQUIRED,
   NEW_PASSWORD,
   PASSWORD,
   showLogin,
@@ -29,7 +30,15 @@ const refreshToken = Type.String({
   examples: ['srt_…']
 })
 
-/** Logins and sessions (IDN-01 to IDN-05). */
+const CODE = Type.String({
+  description: 'Six digits of the authenticator, or a recovery code.',
+  minLength: 6,
+  maxLength: 40,
+  writeOnly: true,
+  examples: ['123456']
+})
+
+/** Logins and sessions (IDN-01 to IDN-05, IDN-10). */
 const auth: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runtime }) => {
   await guardOwnEndpoints(app, { snapshot, runtime })
   const accounts = new Accounts(runtime, snapshot)
@@ -51,12 +60,15 @@ const auth: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runti
         password: PASSWORD
       }),
       refuses: ['invalid_credentials', 'overloaded'],
-      answers: { 200: LOGIN }
+      answers: { 200: Type.Union([LOGIN, MFA_REQUIRED]) }
     }),
     async (request, reply) => {
       const attempt = attemptOf(request)
       const verdict = await accounts.verifyPassword(request.body.username, request.body.password, attempt)
-      if (verdict.kind === 'mfa_required') throw refuse('internal_error')
+      if (verdict.kind === 'mfa_required') {
+        reply.header('cache-control', 'no-store')
+        return { mfa_required: true, mfa_token: verdict.challenge, expires_in: verdict.expiresInMs / 1000 }
+      }
       return answer(reply, await sessions.begin(verdict.user, attempt))
     }
   )
@@ -172,6 +184,85 @@ const auth: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runti
       const user = await userOf(request, runtime)
       const context = { sessions, sessionId, attempt: attemptOf(request) }
       return answer(reply, await accounts.changePassword(user, { current, next }, context))
+    }
+  )
+
+  app.post<{ Body: { password: string } }>(
+    '/mfa/enroll',
+    operation({
+      summary: 'Begins the enrolment of a second factor',
+      description: 'It counts once a code of it has been shown to `POST /auth/mfa/verify`.',
+      tag: TAG,
+      access: 'user',
+      body: Type.Object({ password: PASSWORD }),
+      refuses: ['authentication_failed', 'not_found', 'conflict', 'overloaded'],
+      answers: {
+        200: Type.Object({
+          secret: Type.String({ description: 'For authenticators that are typed into: base32.' }),
+          otpauth_uri: Type.String({ description: 'For those that scan: make a QR code of it.' })
+        })
+      }
+    }),
+    async (request, reply) => {
+      sessionOf(request)
+      const user = await userOf(request, runtime)
+      const { secret, uri } = await accounts.enrolSecondFactor(user, request.body.password, attemptOf(request))
+      reply.header('cache-control', 'no-store')
+      return { secret, otpauth_uri: uri }
+    }
+  )
+
+  app.post<{ Body: { mfa_token?: string; code: string } }>(
+    '/mfa/verify',
+    operation({
+      summary: 'Completes a login, or the enrolment of a second factor',
+      description: 'With `mfa_token` of a login it answers tokens; without, for who is logged in, recovery codes.',
+      tag: TAG,
+      access: 'optional',
+      body: Type.Object({
+        mfa_token: Type.Optional(
+          Type.String({ description: 'From the login.', maxLength: 200, writeOnly: true, examples: ['mfa_…'] })
+        ),
+        code: CODE
+      }),
+      refuses: ['authentication_failed', 'not_found'],
+      answers: {
+        200: Type.Union([
+          LOGIN,
+          Type.Object({
+            recovery_codes: Type.Array(Type.String(), {
+              description: 'Each good once, instead of a code; kept nowhere.'
+            })
+          })
+        ])
+      }
+    }),
+    async (request, reply) => {
+      const { mfa_token, code } = request.body
+      const attempt = attemptOf(request)
+      if (mfa_token !== undefined)
+        return answer(reply, await sessions.begin(await accounts.verifySecondFactor(mfa_token, code, attempt), attempt))
+      if (request.consumer === undefined) throw refuse('authentication_required', { reason: 'no_credentials' })
+      sessionOf(request)
+      reply.header('cache-control', 'no-store')
+      return { recovery_codes: await accounts.confirmSecondFactor(await userOf(request, runtime), code, attempt) }
+    }
+  )
+
+  app.post<{ Body: { password: string; code: string } }>(
+    '/mfa/disable',
+    operation({
+      summary: 'Takes the second factor of who is logged in away',
+      tag: TAG,
+      access: 'user',
+      body: Type.Object({ password: PASSWORD, code: CODE }),
+      refuses: ['authentication_failed', 'not_found', 'overloaded'],
+      answers: { 204: null }
+    }),
+    async (request, reply) => {
+      sessionOf(request)
+      await accounts.disableSecondFactor(await userOf(request, runtime), request.body, attemptOf(request))
+      return reply.code(204).send()
     }
   )
 

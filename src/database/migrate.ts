@@ -5,6 +5,7 @@ import { up as identity } from './migrations/001-identity.ts'
 import { up as registry } from './migrations/002-registry.ts'
 import { up as oauth } from './migrations/003-oauth.ts'
 import { up as traffic } from './migrations/004-traffic.ts'
+import { up as mfa } from './migrations/005-mfa.ts'
 import type { Tables } from './tables.ts'
 
 /** What a column is called in each dialect; see {@link Tables} for what comes out of it. */
@@ -25,7 +26,8 @@ export const STEPS: Readonly<Record<string, Step>> = {
   '001-identity': identity,
   '002-registry': registry,
   '003-oauth': oauth,
-  '004-traffic': traffic
+  '004-traffic': traffic,
+  '005-mfa': mfa
 }
 
 const TYPES: Record<'sqlite' | 'postgres', ColumnTypes> = {

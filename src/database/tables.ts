@@ -21,6 +21,9 @@ interface IdentityTables {
   user_roles: UserRolesTable
   sessions: SessionsTable
   api_keys: ApiKeysTable
+  mfa: MfaTable
+  mfa_recovery_codes: MfaRecoveryCodesTable
+  mfa_challenges: MfaChallengesTable
 }
 
 /** IDN-08. */
@@ -81,6 +84,35 @@ export interface SessionsTable {
   client_ip: string
   user_agent: string | null
   created_at: number
+}
+
+/** IDN-10: the second factor of a user. */
+export interface MfaTable {
+  user_id: string
+  /** Encrypted; see `src/identity/second-factor.ts`. */
+  secret: string
+  /** Null until its owner has shown a first code. */
+  enabled_at: number | null
+  /** The time step of the last code that was taken: no older one is taken after it, and none twice. */
+  last_step: number
+  created_at: number
+}
+
+export interface MfaRecoveryCodesTable {
+  /** SHA-256 of the user's id and the code, in hex. */
+  hash: string
+  user_id: string
+}
+
+/** A login whose password was good. */
+export interface MfaChallengesTable {
+  /** SHA-256 of the token, in hex. */
+  hash: string
+  user_id: string
+  /** The user's when the password was looked at: a challenge ends with what its password was good for. */
+  token_version: number
+  attempts: number
+  expires_at: number
 }
 
 /** IDN-25. */

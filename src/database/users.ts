@@ -123,6 +123,7 @@ export interface Login {
   readonly active: boolean
   /** Undefined for users who log in elsewhere. */
   readonly passwordHash: string | undefined
+  readonly tokenVersion: number
 }
 
 /**
@@ -133,11 +134,12 @@ export async function findLogin(db: Queries, name: string): Promise<Login | unde
   const key = nameKey(name)
   const row = await db
     .selectFrom('users')
-    .select(['id', 'active', 'password_hash'])
+    .select(['id', 'active', 'password_hash', 'token_version'])
     .where(key.includes('@') ? 'email_key' : 'username_key', '=', key)
     .executeTakeFirst()
   if (row === undefined) return undefined
-  return { id: row.id, active: Boolean(row.active), passwordHash: row.password_hash ?? undefined }
+  const { id, active, password_hash, token_version: tokenVersion } = row
+  return { id, active: Boolean(active), passwordHash: password_hash ?? undefined, tokenVersion }
 }
 
 /**

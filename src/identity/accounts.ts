@@ -1,6 +1,7 @@
 import type { Snapshot } from '../config/snapshot.ts'
 import { type AuditEntry, writeAudit } from '../database/audit.ts'
 import type { Database } from '../database/database.ts'
+import { removeSecondFactor } from '../database/mfa.ts'
 import { addressesOf } from '../database/sessions.ts'
 import {
   findLogin,
@@ -16,6 +17,7 @@ import {
 import { GatewayError, refuse } from '../errors.ts'
 import { network } from '../limits/plan.ts'
 import type { Runtime } from '../runtime/runtime.ts'
+import { type Enrolment, SecondFactor } from './second-factor.ts'
 import type { Sessions, Tokens } from './sessions.ts'
 import { LoginThrottle, strangersName } from './throttle.ts'
 
@@ -50,10 +52,13 @@ export class Accounts {
   readonly #runtime: Runtime
   readonly #cost: Snapshot['identity']['password']
   readonly #throttle: LoginThrottle
+  readonly #secondFactor: SecondFactor
 
-  constructor(runtime: Runtime, { identity, rateLimits }: Pick<Snapshot, 'identity' | 'rateLimits'>) {
+  constructor(runtime: Runtime, snapshot: Pick<Snapshot, 'identity' | 'rateLimits' | 'storage' | 'gateway'>) {
+    const { identity, rateLimits } = snapshot
     this.#runtime = runtime
     this.#cost = identity.password
+    this.#secondFactor = new SecondFactor(runtime, snapshot)
     this.#throttle = new LoginThrottle(runtime.store, rateLimits.prefix)
   }
 
@@ -80,9 +85,91 @@ export class Accounts {
       throw error
     }
     const user = await findUser(db, login.id)
-    if (user === undefined) throw refused('unknown_user')
+    // What the password was good for is over.
+    if (user?.tokenVersion !== login.tokenVersion) throw refused('changed_meanwhile')
+    if (await this.#secondFactor.isAsked(user.id)) {
+      await this.#audit(user.id, { action: 'login.password', outcome: 'allowed' }, attempt)
+      return { kind: 'mfa_required', ...(await this.#secondFactor.challenge(user)) }
+    }
     await this.#allowed(user, attempt)
     return { kind: 'user', user }
+  }
+
+  /**
+   * Whose login a code completes: one of the authenticator, or a recovery code. A challenge looks at five, and is met once.
+   * @param challenge of {@link verifyPassword}
+   * @throws {GatewayError} 401 `authentication_failed`, 429
+   */
+  async verifySecondFactor(challenge: string, code: string, attempt: Attempt): Promise<User> {
+    const user = await this.#secondFactor.userOf(challenge)
+    try {
+      if (user === undefined) throw wrongCode('unknown_challenge')
+      await this.#countCode(user.id, attempt)
+      const met = await this.#database.transaction(async trx => this.#secondFactor.meet(trx, challenge, user.id, code))
+      if (!met) throw wrongCode('wrong_code')
+    } catch (error) {
+      if (error instanceof GatewayError) await this.#refused(error, user?.id, attempt)
+      throw error
+    }
+    await this.#allowed(user, attempt)
+    return user
+  }
+
+  /** Begins the enrolment of a second factor. @throws {GatewayError} 409 when there is one, 422 for a wrong password, 429 */
+  async enrolSecondFactor(user: User, password: string, attempt: Attempt): Promise<Enrolment> {
+    await this.#checkPassword(user, { field: 'password', password }, 'mfa.enrol', attempt)
+    const enrolment = await this.#secondFactor.enrol(user)
+    if (enrolment === undefined) throw refuse('conflict', { details: 'There is a second factor already.' })
+    return enrolment
+  }
+
+  /** Completes it. @returns recovery codes. @throws {GatewayError} 422 for a wrong code, 429 */
+  async confirmSecondFactor(user: User, code: string, attempt: Attempt): Promise<string[]> {
+    await this.#countCode(user.id, attempt)
+    const codes = await this.#database.transaction(async trx => {
+      const codes = await this.#secondFactor.confirm(trx, user.id, code)
+      if (codes !== undefined) await this.#audit(user.id, { action: 'mfa.enable', outcome: 'changed' }, attempt, trx)
+      return codes
+    })
+    if (codes === undefined) throw wrongField('code', 'is no code of a second factor that waits for one')
+    return codes
+  }
+
+  /** Takes the second factor away. @throws {GatewayError} 422 for a wrong password or code, 429 */
+  async disableSecondFactor(
+    user: User,
+    { password, code }: { password: string; code: string },
+    attempt: Attempt
+  ): Promise<void> {
+    await this.#checkPassword(user, { field: 'password', password }, 'mfa.disable', attempt)
+    await this.#countCode(user.id, attempt)
+    const done = await this.#database.transaction(async trx => {
+      if (!(await this.#secondFactor.take(trx, user.id, code))) return false
+      await removeSecondFactor(trx, user.id)
+      await this.#audit(user.id, { action: 'mfa.disable', outcome: 'changed' }, attempt, trx)
+      return true
+    })
+    if (!done) throw wrongField('code', 'is no code of the second factor')
+  }
+
+  async #countCode(userId: string, { clientIp }: Attempt): Promise<void> {
+    const known = (await addressesOf(this.#database.db, userId)).some(isIn(clientIp))
+    await this.#throttle.code(userId, clientIp, known)
+  }
+
+  /** Whoever has stolen a token must not be able to try passwords with it. @returns the hash of the right one */
+  async #checkPassword(
+    { id }: User,
+    { field, password }: { field: string; password: string },
+    action: string,
+    attempt: Attempt
+  ): Promise<string> {
+    await this.#throttle.attempt(id, attempt.clientIp, true)
+    const hash = await passwordHashOf(this.#database.db, id)
+    const { matches } = await this.#runtime.passwords.verify(password, hash, this.#cost)
+    if (matches) return hash as string
+    await this.#audit(id, { action, outcome: 'denied', details: 'wrong_password' }, attempt)
+    throw wrongField(field, 'is not the password')
   }
 
   /**
@@ -96,20 +183,14 @@ export class Accounts {
   ): Promise<Tokens> {
     const { clock, passwords } = this.#runtime
     const action = 'password.change'
-    // Whoever has stolen a token must not be able to try passwords with it.
-    await this.#throttle.attempt(user.id, attempt.clientIp, true)
-    const before = await passwordHashOf(this.#database.db, user.id)
-    if (!(await passwords.verify(current, before, this.#cost)).matches) {
-      await this.#audit(user.id, { action, outcome: 'denied', details: 'wrong_password' }, attempt)
-      throw wrongField('current_password', 'is not the password')
-    }
+    const before = await this.#checkPassword(user, { field: 'current_password', password: current }, action, attempt)
     if (next === current) throw wrongField('new_password', 'is the same as before')
     if ([user.username, user.email].some(name => nameKey(name) === nameKey(next)))
       throw wrongField('new_password', 'is the name of its user')
     const hash = await passwords.hash(next, this.#cost)
     const tokens = await this.#database.transaction(async (trx, changed) => {
       const now = clock.now()
-      const changedNow = await setPassword(trx, user.id, { hash, before: before as string, mustChange: false, now })
+      const changedNow = await setPassword(trx, user.id, { hash, before, mustChange: false, now })
       if (!changedNow) throw refuse('conflict', { details: 'The password has been changed meanwhile.' })
       const tokens = await sessions.endOthers(trx, changed, user.id, sessionId)
       await this.#audit(user.id, { action, outcome: 'changed' }, attempt, trx)
@@ -141,7 +222,7 @@ export class Accounts {
     const { reason = error.code } = error
     metrics.authenticationFailures.inc({ reason })
     log.info({ user: userId, reason, client_ip: attempt.clientIp, request_id: attempt.requestId }, 'login refused')
-    if (error.code !== 'invalid_credentials') return
+    if (error.statusCode !== 401) return
     await this.#audit(userId ?? 'unknown', { action: 'login', outcome: 'denied', details: reason }, attempt)
   }
 
@@ -161,6 +242,10 @@ export class Accounts {
 /** The same words whatever is wrong; the reason is for the log. */
 function refused(reason: string): GatewayError {
   return refuse('invalid_credentials', { reason })
+}
+
+function wrongCode(reason: string): GatewayError {
+  return refuse('authentication_failed', { reason, details: 'The code is not good, or its login has expired.' })
 }
 
 function wrongField(field: string, message: string): GatewayError {

@@ -20,7 +20,7 @@ const PAIR = bucket('login', 10, 2)
 const ADDRESS = bucket('login', 100, 60)
 /** All addresses against one account, but for those from which its owner has logged in before. */
 const STRANGERS = bucket('login', 20, 2)
-/** Codes of one account's second factor, from wherever: one in a million is right, three at a time are taken. */
+/** Codes of one account's second factor: three in a million are right. */
 const CODES = bucket('mfa', 10, 0.2)
 
 /**
@@ -53,9 +53,10 @@ export class LoginThrottle {
     ])
   }
 
-  /** Counts a code. @throws {GatewayError} 429 */
-  async code(account: string): Promise<void> {
-    await this.#count([limitRequest(CODES, `mfa:${account}`, 'mfa')])
+  /** Counts a code, for strangers in one. @throws {GatewayError} 429 */
+  async code(account: string, clientIp: string, known: boolean): Promise<void> {
+    const subject = known ? `mfa:${account}|${network(clientIp)}` : `mfa:${account}`
+    await this.#count([limitRequest(CODES, subject, 'mfa')])
   }
 
   async #count(requests: ReturnType<typeof limitRequest>[]): Promise<void> {

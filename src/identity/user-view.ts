@@ -102,6 +102,13 @@ export const LOGIN = Type.Object({
   )
 })
 
+/** What a login answers when the password is good and a second factor is asked for. */
+export const MFA_REQUIRED = Type.Object({
+  mfa_required: Type.Literal(true, { description: 'A code is needed, too.' }),
+  mfa_token: Type.String({ description: 'For `POST /auth/mfa/verify`, once.' }),
+  expires_in: Type.Integer({ description: 'How long it waits, in seconds.' })
+})
+
 /** See {@link TOKENS}. */
 export function showTokens({ accessToken, refreshToken, expiresIn }: Tokens) {
   return {
