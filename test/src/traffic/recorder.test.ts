@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
+import type { Database } from '../../../src/database/database.ts'
 import { DatabaseError } from '../../../src/database/database-error.ts'
 import { makeApiKey } from '../../../src/identity/api-key.ts'
 import { FakeClock } from '../../support/clock.ts'
@@ -25,6 +26,9 @@ const document = (url: string, more: object = {}) => ({
   ],
   ...more
 })
+
+/** What the audit log has of refused requests. */
+const accessEntries = ({ db }: Database) => db.selectFrom('audit_log').selectAll().where('action', '=', 'access')
 
 onBoth(t, 'OBS-21 C-35 requests are written down with who asked, for what, and what came of it', async (t, kind) => {
   const { url } = await startUpstream(t)
@@ -171,7 +175,7 @@ onBoth(t, 'OBS-33 SEC-11 refused requests are in the audit log, alike ones toget
   const { headers } = await call('/admin/routes', { token: token({ sub: 'alice', roles: ['user'] }) })
   await call('/orders/1', { token: token({ sub: 'alice' }) })
   await counted(4)
-  const rows = await database.db.selectFrom('audit_log').selectAll().orderBy('actor').execute()
+  const rows = await accessEntries(database).orderBy('actor').execute()
   const common = { at: START, action: 'access', outcome: 'denied', client_ip: '127.0.0.1' }
   const anonymous = rows.filter(({ actor }) => actor === 'anonymous')
   t.ok(anonymous.length > 0)
@@ -195,7 +199,7 @@ t.test('OBS-33 a flood of refusals is counted, not written down one by one', asy
   t.ok((await Promise.all(strangers)).every(({ status }) => status === 403))
   await counted(60)
   await recorder.flush()
-  const rows = await database.db.selectFrom('audit_log').select(['actor', 'details']).orderBy('seq').execute()
+  const rows = await accessEntries(database).orderBy('seq').execute()
   t.ok(rows.length < 60, `${rows.length} entries`)
   const beyond = rows
     .filter(({ actor }) => actor === 'gateway')
@@ -226,7 +230,7 @@ t.test(
     t.ok(lines().some(({ msg }) => msg === 'what happens is written down again'))
     const rows = await database.db.selectFrom('api_requests').select('created_at').execute()
     t.equal(rows.length, 6)
-    t.equal((await database.db.selectFrom('audit_log').select('id').execute()).length, 1)
+    t.equal((await accessEntries(database).execute()).length, 1)
     const { text } = await call('/metrics')
     t.notMatch(text, /gateway_records_dropped_total\{/)
   }
