@@ -1,4 +1,6 @@
 import type { FastifyPluginAsync } from 'fastify'
+import { writeAudit } from '../src/database/audit.ts'
+import type { Database } from '../src/database/database.ts'
 import { refuse } from '../src/errors.ts'
 import { readTimes } from '../src/identity/claims.ts'
 import { revocationKey } from '../src/identity/revocation.ts'
@@ -6,7 +8,7 @@ import { parseToken } from '../src/identity/token-form.ts'
 import { network } from '../src/limits/plan.ts'
 import { compareRoutes } from '../src/routing/table.ts'
 import { Type } from '../src/schema.ts'
-import { fromStore, guardOwnEndpoints, LIMITS_USED, limitsUsed } from './guard.ts'
+import { auditOf, fromStore, guardOwnEndpoints, LIMITS_USED, limitsUsed } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
 import { administrators } from './operation.ts'
 
@@ -39,6 +41,13 @@ const SWITCH = Type.Object({
 const LIMITS = Type.Object({
   consumer: Type.String({ description: 'Who.', examples: ['user:alice'] }),
   limits: LIMITS_USED
+})
+const BACKUP = Type.Object({
+  file: Type.String({
+    description: 'Where the copy is, on the gateway’s machine.',
+    examples: ['data/sallyport-2026-01-31T09-30-00.000Z.db']
+  }),
+  bytes: Type.Integer({ description: 'Its size.', examples: [1048576] })
 })
 const REVOCATION = Type.Object(
   {
@@ -97,6 +106,24 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
       return reply.code(204).send()
     }
   )
+
+  if (snapshot.storage.database) {
+    const backup = administrators('Writes a copy of the SQLite database into the data folder', {
+      answers: { 201: BACKUP },
+      refuses: ['conflict']
+    })
+    app.post('/backups', backup, async (request, reply) => {
+      const database = runtime.database as Database
+      if (database.kind !== 'sqlite')
+        throw refuse('conflict', { details: 'The database is PostgreSQL, which pg_dump copies.' })
+      const { backUp } = await import('../src/database/backup.ts')
+      const made = await backUp(database.db, snapshot.storage.data_dir, runtime.clock.now())
+      await writeAudit(database.db, [
+        { ...auditOf(request, runtime), action: 'database.backup', target: 'database', outcome: 'changed', after: made }
+      ])
+      return reply.code(201).send(made)
+    })
+  }
 
   const { jwt, issuers } = snapshot.identity
   const skewMs = Math.max(jwt.clock_skew, ...issuers.map(issuer => issuer.clock_skew))

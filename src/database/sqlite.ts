@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { extname, join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import {
@@ -32,6 +32,7 @@ export async function sqliteDialect(folder: string): Promise<Dialect> {
       `${folder} cannot be made (${(error as NodeJS.ErrnoException).code}); set storage.data_dir`
     )
   }
+  keepForOurselves(file)
   const connection = await SqliteConnection.open(file)
   return {
     createDriver: () => new SqliteDriver(connection),
@@ -39,6 +40,13 @@ export async function sqliteDialect(folder: string): Promise<Dialect> {
     createAdapter: () => new TransactionalAdapter(),
     createIntrospector: db => new SqliteIntrospector(db)
   }
+}
+
+/** What is in it is nobody else's to read; SQLite gives its other files the same mode. What cannot be made it says itself. */
+function keepForOurselves(file: string): void {
+  try {
+    closeSync(openSync(file, 'wx', 0o600))
+  } catch {}
 }
 
 interface Waiting {

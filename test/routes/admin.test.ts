@@ -1,5 +1,11 @@
+import { cpSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import t from 'tap'
+import { type Database, openDatabase } from '../../src/database/database.ts'
+import { systemClock } from '../../src/runtime/clock.ts'
 import { FakeClock } from '../support/clock.ts'
+import { onBoth, ownStorage } from '../support/database.ts'
 import { freePort } from '../support/free-port.ts'
 import { startGateway } from '../support/gateway.ts'
 import { token } from '../support/tokens.ts'
@@ -192,4 +198,36 @@ t.test('RLM-09 the guard of the gateway’s own operations counts before credent
   const statuses = new Set<number>()
   for (let i = 0; i < 130; i++) statuses.add((await call('/gateway/status')).status)
   t.strictSame([...statuses].sort(), [401, 429])
+})
+
+onBoth(t, 'STO-01 OBS-33 SQLite is copied while it is in use; PostgreSQL is not ours to copy', async (t, kind) => {
+  const { database_url } = await ownStorage(t, kind)
+  const { call, gateway } = await startGateway(t, {
+    storage: { database: true, ...(database_url && { database_url }) }
+  })
+  const database = gateway.runtime.database as Database
+  const backup = () => call('/admin/backups', { method: 'POST', token: boss })
+  if (kind === 'postgres') return void t.equal((await backup()).status, 409)
+
+  const names = Array.from({ length: 50 }, (_, i) => `role-${i}`)
+  const write = (name: string) =>
+    database.transaction(async trx => {
+      const row = { id: crypto.randomUUID(), name, description: null, permissions: '[]', created_at: 1, updated_at: 1 }
+      await trx.insertInto('roles').values(row).execute()
+    })
+  await Promise.all(names.slice(0, 25).map(write))
+  const [made] = await Promise.all([backup(), ...names.slice(25).map(write)])
+  t.equal(made.status, 201, made.text)
+  t.equal(statSync(made.json.file).size, made.json.bytes)
+  for (const file of [made.json.file, join(gateway.snapshot.storage.data_dir, 'sallyport.db')])
+    t.equal(statSync(file).mode & 0o077, 0, `${file} is nobody else’s`)
+  t.match((await call('/admin/audit?action=database.backup', { token: boss })).json.data, [{ after: made.json }])
+
+  const folder = mkdtempSync(join(tmpdir(), 'sallyport-copy-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  cpSync(made.json.file, join(folder, 'sallyport.db'))
+  const copy = await openDatabase({ data_dir: folder }, { clock: systemClock, log: gateway.runtime.log })
+  const found = new Set((await copy.db.selectFrom('roles').select('name').execute()).map(({ name }) => name))
+  for (const name of names.slice(0, 25)) t.ok(found.has(name), `${name}, which was there before`)
+  await copy.close()
 })
