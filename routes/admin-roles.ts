@@ -15,7 +15,7 @@ import {
 } from '../src/database/roles.ts'
 import { type Queries, raiseTokenVersion } from '../src/database/users.ts'
 import { refuse } from '../src/errors.ts'
-import { auditPermissions } from '../src/identity/permission-audit.ts'
+import { auditPermissions, routesOfRole } from '../src/identity/permission-audit.ts'
 import { Type } from '../src/schema.ts'
 import { auditOf, guardOwnEndpoints } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
@@ -190,7 +190,8 @@ const adminRoles: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot,
       answers: {
         200: Type.Object({
           id: ROLE.properties.id,
-          users: Type.Integer({ description: 'Users from whom it was taken.' })
+          users: Type.Integer({ description: 'Users from whom it was taken.' }),
+          routes: texts('Ids of the routes that still ask for it.')
         })
       },
       refuses: ['not_found', 'conflict']
@@ -204,7 +205,7 @@ const adminRoles: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot,
         await raiseTokenVersion(trx, changed, holders, clock.now())
         changed.push({ kind: 'role', subject: before.id })
         await writeAudit(trx, [{ ...entry(request, 'delete', before), before }])
-        return { id: before.id, users: holders.length }
+        return { id: before.id, users: holders.length, routes: routesOfRole(snapshot.routes, before.name) }
       })
   )
 

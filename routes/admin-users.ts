@@ -17,7 +17,7 @@ import {
   updateUser
 } from '../src/database/users.ts'
 import { refuse } from '../src/errors.ts'
-import { oneTimePassword } from '../src/identity/password.ts'
+import { madeUpPassword } from '../src/identity/administrator.ts'
 import { EMAIL, HUMAN_NAME, NEW_PASSWORD, showUser, USER, USERNAME } from '../src/identity/user-view.ts'
 import { Type } from '../src/schema.ts'
 import { auditOf, guardOwnEndpoints } from './guard.ts'
@@ -106,7 +106,7 @@ const adminUsers: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot,
     }),
     async (request, reply) => {
       const { username, email, first_name, last_name, tier, active, roles, password } = request.body
-      const given = password ?? oneTimePassword()
+      const given = password ?? madeUpPassword()
       const passwordHash = await hash(given)
       const user = await unlessTaken(() =>
         changeAccess(database, async trx => {
@@ -228,7 +228,7 @@ const adminUsers: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot,
       refuses: ['not_found']
     }),
     async (request, reply) => {
-      const password = oneTimePassword()
+      const password = madeUpPassword()
       const passwordHash = await hash(password)
       await change(request, 'password', async (trx, { id }) => {
         const now = clock.now()

@@ -163,8 +163,3 @@ function phc({ memory, passes, parallelism }: Argon2Parameters, salt: Buffer, ha
   const text = (bytes: Buffer): string => bytes.toString('base64').replaceAll('=', '')
   return `$argon2id$v=19$m=${memory},t=${passes},p=${parallelism}$${text(salt)}$${text(hash)}`
 }
-
-/** A password that nobody has chosen: 120 bits of chance, to be replaced by its user. */
-export function oneTimePassword(): string {
-  return randomBytes(15).toString('base64url')
-}

@@ -81,7 +81,11 @@ export async function auditPermissions(
     unused_roles: roles.flatMap(({ id, name, holders }) => (holders.length === 0 ? [{ id, role: name }] : [])),
     unused_permissions: roles.flatMap(({ name, permissions }) =>
       permissions
-        .filter(permission => ![...asked.permissions.keys()].some(wanted => isGranted([permission], wanted)))
+        // Whoever may do everything may do more than is asked for.
+        .filter(
+          permission =>
+            permission !== '*' && ![...asked.permissions.keys()].some(wanted => isGranted([permission], wanted))
+        )
         .map(permission => ({ role: name, permission }))
     ),
     users_without_roles: users.flatMap(({ id, username }) => (held.has(id) ? [] : [{ id, username }])),
@@ -124,6 +128,11 @@ function heldBy(roles: readonly RoleInUse[]): Map<string, string[]> {
   for (const { holders, permissions } of roles)
     for (const user of holders) held.set(user, [...(held.get(user) ?? []), ...permissions])
   return held
+}
+
+/** Ids of the routes that a role opens, alone or among others. */
+export function routesOfRole(routes: readonly RouteConfig[], role: string): string[] {
+  return routes.filter(route => rolesOf(route).has(role)).map(({ id }) => id)
 }
 
 function note(asked: Map<string, string[]>, word: string, route: string): void {

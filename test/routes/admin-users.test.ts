@@ -19,6 +19,7 @@ async function start(t: Test, kind: Database['kind'] = 'sqlite') {
     services: { orders: { url: upstream.url } },
     routes: [
       { path: '/orders/**', service: 'orders', permissions: ['orders.read'] },
+      { id: 'counted', path: '/counted/**', service: 'orders', required_roles: ['clerk'] },
       { path: '/**', service: 'orders' }
     ]
   }
@@ -119,7 +120,7 @@ onBoth(
     t.match((await api('DELETE', `/users/${id}`)).json, { id, api_keys: 0, sessions: 1 })
     t.equal((await api('GET', `/users/${id}`)).status, 404)
     t.match((await api('POST', `/users/${bob.id}/roles`, { role: 'clerk' })).json, { roles: ['clerk'] })
-    t.match((await api('DELETE', `/roles/${role.json.id}`)).json, { users: 1 })
+    t.same((await api('DELETE', `/roles/${role.json.id}`)).json, { id: role.json.id, users: 1, routes: ['counted'] })
     t.match((await api('GET', `/users/${bob.id}`)).json, { roles: [], permissions: [] })
 
     const entries = await audited(`user:${id}`)

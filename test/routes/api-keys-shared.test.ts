@@ -2,6 +2,7 @@ import t, { type Test } from 'tap'
 import type { Database } from '../../src/database/database.ts'
 import { hashApiKey } from '../../src/identity/api-key.ts'
 import { noPostgres, onBoth, ownStorage } from '../support/database.ts'
+import { startFaultProxy } from '../support/fault-proxy.ts'
 import type { Answer } from '../support/gateway.ts'
 import { addAlice, type Storage, startAccounts, startSilentWebSockets } from '../support/logins.ts'
 import { seeded } from '../support/random.ts'
@@ -154,5 +155,32 @@ t.test(
       t.equal(left.json.meta.pagination.total, 1)
       await db.deleteFrom('users').execute()
     }
+  }
+)
+
+t.test(
+  'IDN-35 STO-06 while PostgreSQL is away, keys that have been seen go on and others get 503; it recovers alone',
+  { skip: noPostgres },
+  async t => {
+    const direct = await ownStorage(t, 'postgres')
+    const url = new URL(direct.database_url as string)
+    const proxy = await startFaultProxy(t, Number(url.port))
+    url.port = String(proxy.port)
+    url.hostname = '127.0.0.1'
+    const { api, use, call, database, login } = await start(t, 'postgres', { ...direct, database_url: url.href })
+    await addAlice(database)
+    const { access_token } = await login()
+    const make = async () => (await api('POST', '/api-keys', access_token, { name: 'k' })).json.key
+    const [seen, unseen] = [await make(), await make()]
+    t.equal(await use(seen), 200)
+    await proxy.set({ kind: 'refuse' })
+    t.equal(await use(seen), 200)
+    const refused = await call('/x', { headers: { 'x-api-key': unseen } })
+    t.match(refused, { status: 503, headers: { 'retry-after': /\d/ } })
+    t.equal(await use('sak_dev_nonsense'), 401, 'what cannot be a key needs no database')
+    t.equal((await api('POST', '/api-keys', access_token, { name: 'k' })).status, 503)
+    await proxy.set({ kind: 'none' })
+    await until(async () => (await use(unseen)) === 200)
+    t.equal(await use(seen), 200)
   }
 )

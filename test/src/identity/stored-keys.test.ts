@@ -1,3 +1,5 @@
+import crypto from 'node:crypto'
+import { syncBuiltinESMExports } from 'node:module'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
 import { createApiKey, deleteApiKey, findApiKey, rotateApiKey } from '../../../src/database/api-keys.ts'
@@ -249,4 +251,34 @@ onBoth(t, 'IDN-25 when a key was used last is written down in batches', async (t
     used.map(key => key?.lastUsedAt),
     [clock.now(), clock.now(), undefined]
   )
+})
+
+onBoth(t, 'H-64 whether a key is there or not, the same is done: hashes, comparisons, queries', async (t, kind) => {
+  const { database, make, refusal, queries } = await start(t, kind)
+  const owner = await addUser(database)
+  const [seen, unseen] = [await make(owner), await make(owner)]
+  const [known, unknown] = [makeApiKey('test').key, makeApiKey('test').key]
+  await refusal(seen.key)
+  await refusal(known)
+  let compared: number[] = []
+  const { timingSafeEqual } = crypto
+  t.teardown(() => {
+    crypto.timingSafeEqual = timingSafeEqual
+    syncBuiltinESMExports()
+  })
+  crypto.timingSafeEqual = (a, b) => {
+    compared.push(a.byteLength, b.byteLength)
+    return timingSafeEqual(a, b)
+  }
+  syncBuiltinESMExports()
+  const work = async (key: string) => {
+    compared = []
+    queries.count = 0
+    await refusal(key)
+    return { compared, queries: queries.count }
+  }
+  t.same(await work(seen.key), { compared: [32, 32], queries: 0 }, 'seen before, and there')
+  t.same(await work(known), { compared: [32, 32], queries: 0 }, 'seen before, and not there')
+  t.same(await work(unseen.key), { compared: [32, 32, 32, 32], queries: 1 }, 'new, and there')
+  t.same(await work(unknown), { compared: [32, 32, 32, 32], queries: 1 }, 'new, and not there')
 })
