@@ -1,8 +1,13 @@
 import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
+import { pino } from 'pino'
 import t, { type Test } from 'tap'
 import { stringify } from 'yaml'
+import { UsageError } from '../../src/cli.ts'
+import command from '../../src/commands/admin.ts'
+import { openDatabase } from '../../src/database/database.ts'
+import { systemClock } from '../../src/runtime/clock.ts'
 import { ROOT } from '../support/config.ts'
 import { onBoth, ownStorage } from '../support/database.ts'
 import { call } from '../support/gateway.ts'
@@ -54,30 +59,37 @@ onBoth(t, 'H-121 "admin create" makes an administrator, whose password is read o
   )
 })
 
+/** The command without a process of its own. */
+async function runHere(file: string, positionals: readonly string[], values: Record<string, string> = {}) {
+  const sources = { files: [file], env: {}, overrides: [] }
+  return command.run({ sources, json: true, configured: true, values, positionals })
+}
+
 t.test('H-121 "admin create" says in a sentence what is wrong, and never the password', async t => {
   const file = await configuration(t, 'sqlite')
-  const email = ['--email', 'root@example.com']
-  for (const [args, input, message] of [
-    [[], '', /^write "admin create --username … --email …"\n$/],
-    [['create', ...email], '', /^--username is missing\n$/],
-    [['create', '--username', 'a@b', ...email], '', /^username "a@b" /],
-    [['create', '--username', 'root', '--email', 'nowhere'], '', /^email "nowhere" /],
-    [['create', '--username', 'root', ...email, '--password-stdin'], 'hunter2', /^password /]
-  ] as const) {
-    const { status, error } = admin(file, args, input)
-    t.equal(status, 1)
-    t.match(error, message)
-    t.notMatch(error, /hunter2/)
-  }
-  await startProcess(t, file)
-  t.match(
-    admin(file, ['create', '--username', 'root', ...email]).error,
-    /^a gateway is at work on .*: stop it for this, or/
-  )
+  const good = { username: 'root', email: 'root@example.com' }
+  for (const [positionals, values, message] of [
+    [[], good, /^write "admin create --username … --email …"/],
+    [['create'], { email: 'root@example.com' }, /^--username is missing/],
+    [['create'], { ...good, username: 'a@b' }, /^username "a@b" /],
+    [['create'], { ...good, email: 'nowhere' }, /^email "nowhere" /]
+  ] as const)
+    await t.rejects(runHere(file, positionals, values), { constructor: UsageError, message })
+  const args = ['create', '--username', 'root', '--email', 'root@example.com', '--password-stdin']
+  const { status, error } = admin(file, args, 'hunter2')
+  t.equal(status, 1)
+  t.match(error, /^password /)
+  t.notMatch(error, /hunter2/)
+  const options = { clock: systemClock, log: pino({ level: 'silent' }) }
+  const database = await openDatabase({ data_dir: join(dirname(file), 'data') }, options)
+  const message = /^a gateway is at work on .*: stop it for this, or/
+  await t.rejects(runHere(file, ['create'], good), { constructor: UsageError, message })
+  await database.close()
 })
 
 t.test('"admin create" needs accounts', async t => {
   const file = await configuration(t, 'sqlite', { local: false })
-  const { error } = admin(file, ['create', '--username', 'root', '--email', 'root@example.com'])
-  t.match(error, /^this configuration has no accounts: see identity.local/)
+  const message = /^this configuration has no accounts: see identity.local/
+  const values = { username: 'root', email: 'root@example.com' }
+  await t.rejects(runHere(file, ['create'], values), { constructor: UsageError, message })
 })
