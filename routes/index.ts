@@ -13,6 +13,7 @@ import apiKeys from './api-keys.ts'
 import audit from './audit.ts'
 import auth from './auth.ts'
 import docs from './docs.ts'
+import external from './external.ts'
 import gateway from './gateway.ts'
 import gatewayServices from './gateway-services.ts'
 import health from './health.ts'
@@ -49,6 +50,8 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
   await app.register(metrics, options)
   if (identity.local) {
     if (paths.auth !== false) await app.register(auth, { ...options, prefix: paths.auth })
+    if (paths.auth !== false && identity.providers.length > 0)
+      await app.register(external, { ...options, prefix: `${paths.auth}/external` })
     if (paths.users !== false) await app.register(users, { ...options, prefix: paths.users })
     if (paths.api_keys !== false) await app.register(apiKeys, { ...options, prefix: paths.api_keys })
     if (paths.token !== false) await app.register(token, { ...options, prefix: paths.token })

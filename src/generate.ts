@@ -77,7 +77,19 @@ async function openApi(): Promise<object> {
 }
 
 /** Settings that bring endpoints along which are not there by themselves. */
-const EVERYTHING = { identity: { oauth: { issuer: 'https://gateway.example.com/oauth' } } }
+const EVERYTHING = {
+  identity: {
+    oauth: { issuer: 'https://gateway.example.com/oauth' },
+    providers: [
+      {
+        name: 'corp',
+        issuer: 'https://idp.example.com',
+        client_id: 'gateway',
+        redirect_uri: 'https://gateway.example.com/auth/external/corp/callback'
+      }
+    ]
+  }
+}
 
 const PACKAGE = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }
 

@@ -201,7 +201,7 @@ const MERGED = new Set([
 ])
 
 /** Lists to which a later file adds. */
-const APPENDED = new Set(['routes', 'plugins', 'identity.issuers', 'identity.api_keys'])
+const APPENDED = new Set(['routes', 'plugins', 'identity.issuers', 'identity.providers', 'identity.api_keys'])
 
 /** Puts `source` over `target`: what comes later wins, key by key where {@link MERGED} says so. */
 export function merge(target: Mapping, source: Mapping, path = ''): Mapping {

@@ -286,6 +286,37 @@ const identity = Type.Object(
       }),
       { description: 'Others whose tokens are accepted.', default: [] }
     ),
+    providers: Type.Array(
+      Type.Object({
+        name: Type.String({ description: 'Its name in `/auth/external/{name}`.', pattern: '^[a-z0-9-]{1,50}$' }),
+        issuer: Type.String({
+          description: 'Its address, below which `/.well-known/openid-configuration` is.',
+          pattern: '^(https://|http://(localhost|127\\.0\\.0\\.1|\\[::1\\])[:/])'
+        }),
+        client_id: Type.String({ description: 'As whom the gateway is registered there.', minLength: 1 }),
+        client_secret: secret('With which secret; none for a public client.'),
+        redirect_uri: Type.String({
+          description:
+            'Where it sends browsers back to, as registered there: `https://gateway.example.com/auth/external/{name}/callback`.',
+          pattern: '^https?://'
+        }),
+        scopes: Type.Array(word, { description: 'What is asked for.', default: ['openid', 'profile', 'email'] }),
+        roles_claim: Type.String({
+          description: 'Claim that says to which groups somebody belongs.',
+          default: 'groups'
+        }),
+        roles: Type.Record(
+          Type.String(),
+          listOf(word, { description: 'Roles of those who belong to this group.', default: [] }),
+          {
+            description:
+              'Roles by group. They are set at each login; without any, administrators give roles to those who have come.',
+            default: {}
+          }
+        )
+      }),
+      { description: 'OpenID providers at which users may log in.', default: [] }
+    ),
     api_keys: Type.Array(
       Type.Object({
         id: Type.String({ description: 'Name of the key in logs, limits and metrics.', minLength: 1 }),
