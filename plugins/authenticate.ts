@@ -3,6 +3,7 @@ import fastifyJwt from '@fastify/jwt'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { type GatewayError, refuse } from '../src/errors.ts'
+import { isApiKey } from '../src/identity/api-key.ts'
 import type { Authenticator, LocalKey } from '../src/identity/authenticator.ts'
 import type { Consumer } from '../src/identity/consumer.ts'
 import type { CheckSignature } from '../src/identity/jwt.ts'
@@ -58,7 +59,8 @@ export default definePolicy({
         }),
         query_parameter: Type.Optional(
           Type.String({
-            description: 'Query parameter that may hold the token, for clients that cannot set header fields.'
+            description:
+              'Query parameter that may hold the token, or a key (`sak_…`), for clients that cannot set header fields.'
           })
         ),
         websocket_protocol: Type.Optional(
@@ -149,7 +151,7 @@ function identify(
   const token = places === NO_PLACES ? undefined : takeToken(exchange, places)
   if (token !== undefined) {
     if (authorization !== '' || apiKey !== '') throw untrusted('two_credentials')
-    return tokens.verify(token, check)
+    return isApiKey(token) ? apiKeys.authenticate(token, clock) : tokens.verify(token, check)
   }
   if (apiKey !== '') {
     if (authorization !== '') throw untrusted('two_credentials')

@@ -46,6 +46,13 @@ export function makeApiKey(environment: string): { key: string; prefix: string; 
   return { key, prefix: start + letters.slice(0, SHOWN_LETTERS), hash: hashApiKey(key).toString('hex') }
 }
 
+const FORM = /^sak_[a-z0-9]{1,16}_[a-z2-7]{26}$/
+
+/** Whether a text looks like a key that {@link makeApiKey} has made. */
+export function isApiKey(text: string): boolean {
+  return FORM.test(text)
+}
+
 /** `dev`, `prod`, or what is left of another name. */
 function shortName(environment: string): string {
   const name = environment.toLowerCase().replace(/[^a-z0-9]/g, '')

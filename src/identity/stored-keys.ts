@@ -5,6 +5,7 @@ import type { Database } from '../database/database.ts'
 import { isUnreachable } from '../database/database-error.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { TwoGenerations } from '../runtime/two-generations.ts'
+import { isApiKey } from './api-key.ts'
 import type { Consumer } from './consumer.ts'
 import { identityFields } from './identity-fields.ts'
 import { inCommon } from './permissions.ts'
@@ -177,13 +178,6 @@ export class StoredKeys {
     for (const stop of this.#stops) stop()
     await this.flush()
   }
-}
-
-const FORM = /^sak_[a-z0-9]{1,16}_[a-z2-7]{26}$/
-
-/** Whether a text looks like a key that {@link makeApiKey} has made. */
-function isApiKey(text: string): boolean {
-  return FORM.test(text)
 }
 
 /** What a key may do is what its owner may, as far as the key says so, too: also when the owner's roles have changed since. */

@@ -21,6 +21,7 @@ async function start(t: Test, kind: Database['kind'] = 'sqlite') {
       storage,
       services: { orders: { url: upstream.url } },
       routes: [
+        { path: '/queried/**', service: 'orders', authentication: { query_parameter: 'key' } },
         { path: '/orders/**', service: 'orders', permissions: ['orders.read'] },
         { path: '/**', service: 'orders' }
       ]
@@ -235,6 +236,17 @@ t.test('IDN-20 a body that is not good is a 422 that says everything', async t =
     t.equal(answer.status, 422, JSON.stringify(body))
     for (const field of fields) t.match(answer.json.error.details, field, JSON.stringify(body))
   }
+})
+
+t.test('IDN-24 H-63 a key may come in the query where the route says so, and goes no further', async t => {
+  const { api, as, call, upstream } = await start(t)
+  const { key } = (await api('POST', '', as.alice, { name: 'k' })).json
+  t.equal((await call(`/queried/x?key=${key}&a=1`)).status, 200)
+  t.match(upstream.last(), { url: '/queried/x?a=1' })
+  t.equal((await call(`/queried/x?key=${key.slice(0, -1)}`)).status, 401)
+  t.equal((await call(`/queried/x?key=${key}`, { headers: { 'x-api-key': key } })).status, 400)
+  t.equal((await call(`/queried/x?key=${key}&key=${key}`)).status, 400)
+  t.equal((await call(`/x?key=${key}`)).status, 401, 'and nowhere else')
 })
 
 t.test('H-63 two credentials, and a key where it does not belong, are refused', async t => {
