@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { requestFields } from '../check.ts'
 import { PATH } from '../contenders/contender.ts'
 import { fullGateway } from '../contenders/gateway.ts'
@@ -6,8 +7,8 @@ import { dismiss, type Field, field } from '../contest.ts'
 import { difference, medianOf, ratio } from '../figures.ts'
 import { wrk } from '../load.ts'
 import { type Entrant, measure } from '../measure.ts'
-import { type Started, stop } from '../processes.ts'
-import { type Findings, windowTable } from '../report.ts'
+import { type Started, scratch, stop } from '../processes.ts'
+import { atMost, type Findings, windowTable } from '../report.ts'
 import { startService } from '../service.ts'
 import { needProgram } from '../tools.ts'
 import { inReference, tokenScript } from './http.ts'
@@ -35,6 +36,7 @@ export async function recording(options: Options): Promise<Findings> {
   await dismiss(contest)
   await stop(service)
 
+  const alone = [1, CALLERS].map(callers => [callers, costAlone(callers)] as const)
   const windows = (name: string) => measured.get(name) ?? []
   const bare = medianOf(windows('bare'), ({ us }) => us)
   const titles = new Map(contest.titles)
@@ -42,6 +44,11 @@ export async function recording(options: Options): Promise<Findings> {
   return {
     title,
     bars: [
+      ...alone.map(([callers, [, all]]) =>
+        atMost(`recording by itself, 10000 req/s of ${callers} caller${callers === 1 ? '' : 's'}`, all, 1, {
+          unit: ' us'
+        })
+      ),
       inReference('recording, over none', difference(windows('on'), windows('off')), bare, 1),
       inReference(
         `recording ${CALLERS} callers, over none`,
@@ -51,9 +58,22 @@ export async function recording(options: Options): Promise<Findings> {
       )
     ],
     tables: [windowTable('Cost of a request', measured, titles, 'off', ratio)],
-    notes: note === undefined ? [] : [note],
+    notes: [
+      ...(note === undefined ? [] : [note]),
+      'By itself: without sockets, so that little of what else the machine does gets into the figure. The writing thread is in it.',
+      ...alone.map(
+        ([callers, [thread]]) =>
+          `${callers} caller${callers === 1 ? '' : 's'}: ${thread.toFixed(2)} us of it on the thread that serves.`
+      )
+    ],
     windows: [...measured.values()].flat()
   }
+}
+
+/** Microseconds per request on the thread that serves, and of the whole process. */
+function costAlone(callers: number): [thread: number, all: number] {
+  const program = ['bench/programs/recorder.ts', scratch(), String(callers)]
+  return JSON.parse(execFileSync(process.execPath, program, { encoding: 'utf8' }))
 }
 
 function entrantsOf({ running }: Field): Entrant[] {

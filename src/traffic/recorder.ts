@@ -95,7 +95,12 @@ export class Recorder {
     const forgotten = this.#minutes.count(exchange, status, now)
     if (forgotten > 0) this.#dropped.inc({ what: 'counts' }, forgotten)
     this.#samples.offer(exchange, status, now)
-    if ((status === 401 || status === 403) && exchange.errorCode !== '') this.#refusals.note(exchange, now)
+    if (status === 401 || status === 403) this.#noteRefusal(exchange, now)
+  }
+
+  /** What services refuse is theirs to know; who has failed to log in is in the audit log already, by name. */
+  #noteRefusal(exchange: Exchange, now: number): void {
+    if (exchange.errorCode !== '' && exchange.errorCode !== 'invalid_credentials') this.#refusals.note(exchange, now)
   }
 
   async #takeTurn(): Promise<void> {
@@ -114,6 +119,8 @@ export class Recorder {
 
   async #flush(): Promise<void> {
     this.#collect()
+    // Rows are made for a database that is there to take them.
+    if (this.#away && !(await this.#isBack())) return
     const series = this.#minutes.unsaved()
     const minutes = series.map(rowOf)
     const requests = [...this.#requests]
@@ -173,6 +180,13 @@ export class Recorder {
     if (waiting.length <= MOST_WAITING) return
     this.#dropped.inc({ what }, waiting.length - MOST_WAITING)
     waiting.splice(0, waiting.length - MOST_WAITING)
+  }
+
+  #isBack(): Promise<boolean> {
+    return this.#database.check().then(
+      () => true,
+      () => false
+    )
   }
 
   #wait(error: Error): void {

@@ -262,3 +262,15 @@ t.test('CFG-08 equal configurations have equal versions, however they are writte
   )
   t.not(await version('server: { port: 81 }\nservices: { s: { url: "http://s", timeout: 1m } }\n'), first)
 })
+
+t.test('OBS-33 OBS-22 what would be let go of too soon is refused, with what is the least', async t => {
+  const said = async (keep: string): Promise<string[]> => {
+    const problems = await problemsOf(t, { 'gateway.yaml': `${SERVICE}recording: { keep: { ${keep} } }\n` })
+    return problems.map(({ key, message }) => `${key} ${message}`)
+  }
+  t.same(await said('hours: 0'), ['recording.keep.hours 0 must be more than 0'])
+  t.same(await said('audit: 29d, minutes: 5h'), [
+    'recording.keep.audit must be at least 30d',
+    'recording.keep.minutes must be at least 6h'
+  ])
+})

@@ -190,6 +190,19 @@ onBoth(t, 'OBS-33 SEC-11 refused requests are in the audit log, alike ones toget
   t.match(rows.at(-1)?.details, /^insufficient_permissions/)
 })
 
+t.test('OBS-33 IDN-19 a login that fails is one entry, and what a service refuses none', async t => {
+  const { url } = await startUpstream(t, (_request, response) => response.writeHead(403).end())
+  const { call, counted, database } = await startRecording(t, 'sqlite', document(url))
+  const body = JSON.stringify({ username: 'nobody', password: 'whatever it is' })
+  const headers = { 'content-type': 'application/json' }
+  t.equal((await call('/auth/login', { method: 'POST', headers, body })).status, 401)
+  t.equal((await call('/hello/1')).status, 403)
+  await counted(2)
+  t.same(await accessEntries(database).execute(), [])
+  const logins = database.db.selectFrom('audit_log').select('outcome').where('action', '=', 'login')
+  t.same(await logins.execute(), [{ outcome: 'denied' }])
+})
+
 t.test('OBS-33 a flood of refusals is counted, not written down one by one', async t => {
   const { url } = await startUpstream(t)
   const { call, counted, database, recorder } = await startRecording(t, 'sqlite', document(url))
