@@ -1,4 +1,17 @@
-import { closeSync, openSync, readdirSync, statSync, writeFileSync, writeSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import {
+  chmodSync,
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync
+} from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { sql } from 'kysely'
 import { pino } from 'pino'
@@ -6,6 +19,7 @@ import t, { type Test } from 'tap'
 import { type Database, openDatabase } from '../../src/database/database.ts'
 import { systemClock } from '../../src/runtime/clock.ts'
 import { makeCertificate } from '../support/certificates.ts'
+import { ROOT } from '../support/config.ts'
 import { noPostgres, ownStorage } from '../support/database.ts'
 import { type Answer, startGateway, type TestGateway } from '../support/gateway.ts'
 import { startPostgresServer } from '../support/postgres-server.ts'
@@ -232,4 +246,34 @@ t.test('STO-01 SQLite: what is no database is named at the start', async t => {
     code: 'unusable',
     message: /sallyport\.db cannot be used: file is not a database \(put a copy back, see docs\/storage\.md\)$/
   })
+})
+
+t.test('STO-01 SQLite: a folder that may not be written is a sentence, and no start', async t => {
+  const folder = mkdtempSync(join(tmpdir(), 'sallyport-readonly-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  mkdirSync(join(folder, 'data'))
+  writeFileSync(join(folder, 'gateway.yaml'), 'server: { host: 127.0.0.1, port: 0 }')
+  chmodSync(join(folder, 'data'), 0o555)
+  chmodSync(folder, 0o755)
+  // Nothing is closed to root.
+  const nobody = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {}
+  const args = [
+    join(ROOT, 'src', 'main.ts'),
+    '-c',
+    'gateway.yaml',
+    '--set',
+    'identity.jwt.secret=a secret of the tests, long enough'
+  ]
+  const { status, stderr } = spawnSync(process.execPath, args, {
+    cwd: folder,
+    encoding: 'utf8',
+    env: { PATH: process.env.PATH },
+    ...nobody
+  })
+  t.equal(status, 1)
+  t.match(
+    stderr,
+    /data\/sallyport\.db cannot be used: unable to open database file \(the gateway’s user has to be able to write the folder/
+  )
+  t.notMatch(stderr, /\.ts:\d+:\d+\)?$/m, 'no stack')
 })

@@ -74,6 +74,22 @@ t.test(
   }
 )
 
+t.test('DOC-01 in a browser: a registered service’s endpoints are shown', { skip: noBrowser }, async t => {
+  const { port, call } = await startGateway(t, { storage: { database: true } })
+  const endpoints = [{ path: '/projects', method: 'GET', name: 'list_projects', public: true }]
+  const { json } = await call('/services', {
+    method: 'POST',
+    token: token({ roles: ['admin'] }),
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ name: 'project-coordinator', base_url: 'http://192.0.2.10:8080', endpoints })
+  })
+  const { page, complaints } = await openPage(t)
+  await page.goto(`http://127.0.0.1:${port}/docs/${json.id}`)
+  await page.locator('.opblock', { hasText: '/api/v1/projects' }).waitFor()
+  t.match(await page.locator('.title').first().innerText(), /project-coordinator/)
+  t.strictSame(complaints, [])
+})
+
 t.test('DOC-07 in a browser: the pages may be framed by ours, and by nobody else’s', { skip: noBrowser }, async t => {
   const { port } = await startGateway(t, {})
   const { page } = await openPage(t)
