@@ -3,7 +3,7 @@ import type { InteractionResults, Provider } from 'oidc-provider'
 import { writeAudit } from '../src/database/audit.ts'
 import type { Database } from '../src/database/database.ts'
 import { GatewayError, refuse } from '../src/errors.ts'
-import { Accounts, type Attempt } from '../src/identity/accounts.ts'
+import { Accounts } from '../src/identity/accounts.ts'
 import { ENDPOINTS } from '../src/identity/oauth2/endpoints.ts'
 import { consentPage, loginPage, PAGE_FIELDS, pagePolicy, targetsOf } from '../src/identity/oauth2/pages.ts'
 import type { LoginResult } from '../src/identity/oauth2/provider.ts'
@@ -15,7 +15,7 @@ import {
 import { userClaims } from '../src/identity/oauth2/users.ts'
 import { challenge } from '../src/identity/trouble.ts'
 import { Type } from '../src/schema.ts'
-import { auditOf, guardOwnEndpoints } from './guard.ts'
+import { attemptOf, auditOf, guardOwnEndpoints } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
 import { type Operation, operation } from './operation.ts'
 
@@ -269,11 +269,6 @@ function sendPage(reply: FastifyReply, { params }: Details, status: number, html
 
 function* pairs(flat: readonly string[]): Generator<[string, string]> {
   for (let i = 0; i < flat.length; i += 2) yield [flat[i] as string, flat[i + 1] as string]
-}
-
-/** Who asks, for the throttle, the log and the audit. */
-function attemptOf({ exchange }: FastifyRequest): Attempt {
-  return { clientIp: exchange.client, requestId: exchange.id, userAgent: exchange.header('user-agent') }
 }
 
 export default oauth

@@ -8,12 +8,15 @@ export const noBrowser =
 let browser: Promise<Browser> | undefined
 
 /** A page of a browser without a window, for as long as the test runs, and what it complains of. */
-export async function openPage(t: Test): Promise<{ page: Page; complaints: string[] }> {
+export async function openPage(
+  t: Test,
+  options: { javaScriptEnabled?: boolean } = {}
+): Promise<{ page: Page; complaints: string[] }> {
   browser ??= chromium.launch({
     executablePath: process.env.CHROMIUM as string,
     args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu']
   })
-  const context = await (await browser).newContext()
+  const context = await (await browser).newContext(options)
   const page = await context.newPage()
   const complaints: string[] = []
   page.on('console', message => {
