@@ -15,6 +15,7 @@ import {
 } from '../src/database/roles.ts'
 import { type Queries, raiseTokenVersion } from '../src/database/users.ts'
 import { refuse } from '../src/errors.ts'
+import { endpointPermissions } from '../src/identity/endpoint-permissions.ts'
 import { auditPermissions, routesOfRole } from '../src/identity/permission-audit.ts'
 import { Type } from '../src/schema.ts'
 import { auditOf, guardOwnEndpoints } from './guard.ts'
@@ -87,6 +88,15 @@ const PERMISSION_AUDIT = Type.Object({
     }
   ),
   keys_without_expiry: Type.Array(Type.Object(keyOf), { description: 'Keys that never end.' })
+})
+
+const ENDPOINT_PERMISSION = Type.Object({
+  id: Type.String({ description: 'The same for the same endpoint and role.', format: 'uuid' }),
+  endpoint_id: Type.String({ description: 'Id of the endpoint.', format: 'uuid' }),
+  role_id: Type.String({ description: 'Id of the role.', format: 'uuid' }),
+  endpoint: text('Its method and path.'),
+  role: text('Name of the role.'),
+  created_at: time('Since when there have been both.')
 })
 
 interface RoleBody {
@@ -207,6 +217,30 @@ const adminRoles: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot,
         await writeAudit(trx, [{ ...entry(request, 'delete', before), before }])
         return { id: before.id, users: holders.length, routes: routesOfRole(snapshot.routes, before.name) }
       })
+  )
+
+  app.get<{ Querystring: Page & { endpoint_id?: string; role_id?: string } }>(
+    '/endpoint-permissions',
+    administrators('Which roles registered endpoints ask for', {
+      description:
+        'An endpoint lets whoever has one of them pass. They are changed with the service: `required_roles`.',
+      query: Type.Object({
+        ...pageQuery,
+        endpoint_id: Type.Optional(Type.String({ description: 'Of one endpoint.', format: 'uuid' })),
+        role_id: Type.Optional(Type.String({ description: 'Of one role.', format: 'uuid' }))
+      }),
+      answers: { 200: listOf(ENDPOINT_PERMISSION) }
+    }),
+    async request => {
+      const { query } = request
+      const all = await endpointPermissions(database.db, query)
+      const { limit, offset } = rangeOf(query)
+      const data = all
+        .slice(offset, offset + limit)
+        .map(({ created_at, ...rest }) => ({ ...rest, created_at: new Date(created_at).toISOString() }))
+      const page = { data, total: all.length }
+      return listing(request, query, page, { version: snapshot.gateway.version, now: clock.now() })
+    }
   )
 
   app.get(

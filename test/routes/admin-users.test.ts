@@ -274,3 +274,37 @@ t.test('AZN-14 what is not good is refused, and says why', async t => {
     t.equal((await api(method, path, undefined, { token: undefined })).status, 401, `C-39 ${method} ${path} as nobody`)
   }
 })
+
+onBoth(t, 'AZN-02 AZN-03 C-33 C-35 which roles registered endpoints ask for', async (t, kind) => {
+  const { api, database } = await start(t, kind)
+  const clerk = (await api('POST', '/roles', { name: 'clerk' })).json
+  const teller = (await api('POST', '/roles', { name: 'teller' })).json
+  const time = Date.UTC(2030, 0, 1)
+  const id = '11111111-1111-4111-8111-111111111111'
+  const service = { id, name: 's', version: null, description: null, base_url: 'http://192.0.2.1', owner: 'user:x' }
+  await database.db
+    .insertInto('services')
+    .values({ ...service, active: false, tags: '[]', settings: '{}', revision: 1, created_at: time, updated_at: time })
+    .execute()
+  const endpoint = (id: string, path: string, roles: string[]) => ({
+    ...{ id, service_id: service.id, position: 0, path, method: 'GET', name: null, description: null, version: null },
+    ...{ public: false, deprecated: false, required_roles: JSON.stringify(roles), created_at: time, updated_at: time }
+  })
+  const [one, two] = ['22222222-2222-4222-8222-222222222222', '33333333-3333-4333-8333-333333333333'] as const
+  await database.db
+    .insertInto('endpoints')
+    .values([endpoint(one, '/a', ['clerk', 'teller', 'elsewhere']), endpoint(two, '/b', ['clerk'])])
+    .execute()
+  const list = async (query: string) => (await api('GET', `/endpoint-permissions${query}`)).json
+  const { data, meta } = await list('')
+  t.match(data, [
+    { id: /^[0-9a-f-]{14}8/, endpoint_id: one, role_id: clerk.id, endpoint: 'GET /a', role: 'clerk' },
+    { endpoint_id: one, role_id: teller.id, created_at: '2030-01-01T00:00:00.000Z' },
+    { endpoint_id: two, role_id: clerk.id }
+  ])
+  t.equal(meta.pagination.total, 3)
+  t.same(await list('').then(again => again.data), data, 'with the same ids')
+  t.equal((await list(`?role_id=${teller.id}`)).meta.pagination.total, 1)
+  t.same((await list(`?endpoint_id=${two}`)).data, [data[2]])
+  t.equal((await list('?per_page=2&page=2')).data.length, 1)
+})
