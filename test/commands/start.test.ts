@@ -1,10 +1,10 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import t, { type Test } from 'tap'
 import { stringify } from 'yaml'
+import { start } from '../support/command-process.ts'
 import { freePort } from '../support/free-port.ts'
 import { call } from '../support/gateway.ts'
 import { SECRET, token } from '../support/tokens.ts'
@@ -13,33 +13,6 @@ import { startUpstream } from '../support/upstream.ts'
 
 const ROOT = join(import.meta.dirname, '..', '..')
 const MAIN = join(ROOT, 'src', 'main.ts')
-
-interface Started {
-  readonly child: ChildProcess
-  /** Everything written so far. */
-  output(): string
-  /** The line that says where it listens. */
-  listening: Promise<Record<string, string>>
-  exit: Promise<number | null>
-}
-
-/** Runs a command line as a user would. */
-function start(t: Test, command: string, args: readonly string[], { cwd = ROOT } = {}): Started {
-  const child = spawn(command, args, { cwd, stdio: ['ignore', 'pipe', 'pipe'] })
-  t.teardown(() => child.kill('SIGKILL'))
-  let text = ''
-  child.stderr?.on('data', chunk => {
-    text += chunk
-  })
-  const listening = new Promise<Record<string, string>>(resolve => {
-    createInterface({ input: child.stdout as NodeJS.ReadableStream }).on('line', line => {
-      text += `${line}\n`
-      if (line.includes('sallyport is listening')) resolve(JSON.parse(line))
-    })
-  })
-  const exit = new Promise<number | null>(resolve => child.on('close', resolve))
-  return { child, output: () => text, listening, exit }
-}
 
 async function configuration(t: Test, document: object): Promise<{ file: string; port: number }> {
   const port = await freePort()
@@ -103,37 +76,6 @@ t.test('the quickstart moves on from a port that is taken; your own configuratio
     /^the port is in use: 127\.0\.0\.1:\d+; stop what listens there, or choose another with --port\n$/
   )
 })
-
-t.test(
-  'C-24 H-121 two quickstarts run side by side, each with a port, a folder and an administrator of its own',
-  async t => {
-    const folder = t.testdir({})
-    const port = await freePort()
-    const here = { cwd: folder }
-    const args = [MAIN, '--set', `server.port=${port}`]
-    const one = start(t, process.execPath, args, here)
-    const { address: first } = await one.listening
-    const other = start(t, process.execPath, args, here)
-    const { address: second } = await other.listening
-    t.not(first, second)
-    t.match(other.output(), /another quickstart is at work, taking \d+/)
-    const logins = await Promise.all(
-      [one, other].map(async ({ output }, i) => {
-        const said = output()
-          .split('\n')
-          .find(line => line.includes('"password"')) as string
-        const { username, password } = JSON.parse(said)
-        const answer = await call(Number(new URL([first, second][i] as string).port), '/auth/login', {
-          method: 'POST',
-          headers: { 'content-type': 'application/json' },
-          body: JSON.stringify({ username, password })
-        })
-        return answer.status
-      })
-    )
-    t.same(logins, [200, 200])
-  }
-)
 
 t.test('a start that fails leaves nothing open: the process ends, with or without Redis', async t => {
   const taken = net.createServer().listen(0, '127.0.0.1')

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { noPostgres, onBoth, ownStorage } from '../support/database.ts'
+import { startFaultProxy } from '../support/fault-proxy.ts'
 import { type Answer, call } from '../support/gateway.ts'
 import { startProcess, writeConfiguration } from '../support/gateway-process.ts'
 import { type AccountsGateway, startAccounts } from '../support/logins.ts'
@@ -95,5 +96,34 @@ t.test(
     t.same(audited, { login: 240, logout: kinds.ended, 'session.reuse': kinds.stolen })
     const known = kinds.ended + kinds.stolen
     await until(() => gateways.every(({ gateway }) => gateway.runtime.live.size === known), 'both know what has ended')
+  }
+)
+
+t.test(
+  'STO-01 IDN-03 while the database is away tokens are good and logins wait; nothing is lost by it',
+  { skip: noPostgres },
+  async t => {
+    const storage = await ownStorage(t, 'postgres')
+    const through = new URL(storage.database_url as string)
+    const proxy = await startFaultProxy(t, Number(through.port))
+    through.port = String(proxy.port)
+    const { post, call, login, database } = await startAccounts(t, 'postgres', {
+      storage: { ...storage, database_url: through.href }
+    })
+    await addUser(database, { username: 'alice' })
+    const { access_token, refresh_token } = await login()
+    await proxy.set({ kind: 'refuse' })
+    t.equal((await call('/api/x', { token: access_token })).status, 200)
+    const asked: [string, object, string?][] = [
+      ['/auth/login', { username: 'alice', password: 'correct horse' }],
+      ['/auth/refresh', { refresh_token }],
+      ['/auth/logout', {}, access_token],
+      ['/auth/change-password', { current_password: 'correct horse', new_password: 'battery staple' }, access_token]
+    ]
+    for (const [path, body, token] of asked)
+      t.match(await post(path, body, token), { status: 503, json: { error: { code: 'service_unavailable' } } }, path)
+    await proxy.set({ kind: 'none' })
+    t.equal((await post('/auth/refresh', { refresh_token })).status, 200, 'it comes back by itself')
+    t.equal((await call('/api/x', { token: access_token })).status, 200, 'and what was not answered has not been done')
   }
 )
