@@ -1,7 +1,7 @@
 /**
  * How long requests took, as counts in buckets that grow with what they hold: sixteen to each power of two. So the
  * distribution of any number of requests takes the same room, distributions are added bucket by bucket, and a percentile is
- * off by 3 % at most (or by 8 us, for what takes less than a quarter of a millisecond).
+ * off by a 32nd at most (or by 8 us, for what takes less than a quarter of a millisecond).
  */
 
 /** Buckets of one power of two, as a power of two. */

@@ -9,11 +9,11 @@ export const HOUR = 60 * MINUTE
 const MOST_SERIES = 500
 /** Most series that wait for a database that is away … */
 const MOST_WAITING = 10 * MOST_SERIES
-/** … and for how long, in milliseconds: by then the hour that they belong to may have been closed. */
-export const LONGEST_WAIT = HOUR
+/** … and for how long, in milliseconds. No hour is closed while a minute of it may still come. */
+export const LONGEST_WAIT = 60 * MINUTE
 
 /** What stands in a report for callers, endpoints and services of which there were too many. */
-export const OTHER = '(other)'
+const OTHER = '(other)'
 
 /** From when on there are minutes, if they are kept for `keptMs`; all in milliseconds. */
 export function oldestMinute(keptMs: number, now: number): number {
