@@ -3,9 +3,16 @@ import type { InteractionResults, Provider } from 'oidc-provider'
 import { writeAudit } from '../src/database/audit.ts'
 import type { Database } from '../src/database/database.ts'
 import { GatewayError, refuse } from '../src/errors.ts'
-import { Accounts } from '../src/identity/accounts.ts'
+import { Accounts, type Attempt, type PasswordVerdict } from '../src/identity/accounts.ts'
 import { ENDPOINTS } from '../src/identity/oauth2/endpoints.ts'
-import { consentPage, loginPage, PAGE_FIELDS, pagePolicy, targetsOf } from '../src/identity/oauth2/pages.ts'
+import {
+  consentPage,
+  loginPage,
+  PAGE_FIELDS,
+  pagePolicy,
+  secondFactorPage,
+  targetsOf
+} from '../src/identity/oauth2/pages.ts'
 import type { LoginResult } from '../src/identity/oauth2/provider.ts'
 import {
   type AuthorizationServer,
@@ -167,26 +174,34 @@ const oauth: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
     })
   }
 
+  /** With a password, and with a code after that for those who have a second factor. */
   const logIn = async ({ request, reply, details, fields, finish }: Step): Promise<FastifyReply> => {
     const action = actionOf(request)
     const client = (await server.findClient(String(details.params.client_id)))?.name ?? ''
     const username = fields.get('username') ?? ''
+    const challenge = fields.get('challenge') ?? undefined
+    const attempt = attemptOf(request)
     try {
-      const verdict = await accounts.verifyPassword(username, fields.get('password') ?? '', attemptOf(request))
-      if (verdict.kind === 'user' && !verdict.user.mustChangePassword) {
-        const { id, tokenVersion } = verdict.user
-        const login: LoginResult = { accountId: id, tokenVersion }
-        return finish({ login }, false)
-      }
+      const verdict =
+        challenge === undefined
+          ? await accounts.verifyPassword(username, fields.get('password') ?? '', attempt)
+          : await byCode(accounts, challenge, fields.get('code') ?? '', attempt)
+      if (verdict.kind === 'mfa_required')
+        return sendPage(reply, details, 200, secondFactorPage({ action, client, challenge: verdict.challenge }))
+      const { id, tokenVersion, mustChangePassword } = verdict.user
+      if (!mustChangePassword) return finish({ login: { accountId: id, tokenVersion } satisfies LoginResult }, false)
       const alert = 'Your password has to be changed first, where you otherwise log in.'
       return sendPage(reply, details, 403, loginPage({ action, client, username, alert }))
     } catch (error) {
       if (!(error instanceof GatewayError)) throw error
-      const alert = error.code === 'invalid_credentials' ? 'That is not right. Please try again.' : error.message
       for (const [name, value] of pairs(error.headers)) if (name === 'retry-after') reply.header(name, value)
+      const alert = error.statusCode === 401 ? 'That is not right. Please try again.' : error.message
+      const again =
+        challenge === undefined || error.reason === 'unknown_challenge'
+          ? loginPage({ action, client, username, alert })
+          : secondFactorPage({ action, client, challenge, alert })
       // 401 would have the browser itself ask for a password.
-      const status = error.statusCode === 401 ? 403 : error.statusCode
-      return sendPage(reply, details, status, loginPage({ action, client, username, alert }))
+      return sendPage(reply, details, error.statusCode === 401 ? 403 : error.statusCode, again)
     }
   }
 
@@ -265,6 +280,11 @@ function sendPage(reply: FastifyReply, { params }: Details, status: number, html
     .type('text/html; charset=utf-8')
     .code(status)
     .send(html)
+}
+
+/** The second half of a login, in the shape of the first. */
+async function byCode(accounts: Accounts, challenge: string, code: string, attempt: Attempt): Promise<PasswordVerdict> {
+  return { kind: 'user', user: await accounts.verifySecondFactor(challenge, code, attempt) }
 }
 
 function* pairs(flat: readonly string[]): Generator<[string, string]> {

@@ -2,7 +2,9 @@ import * as openid from 'openid-client'
 import t from 'tap'
 import type { Database } from '../../src/database/database.ts'
 import { endSessionsOf } from '../../src/database/sessions.ts'
-import { raiseTokenVersion } from '../../src/database/users.ts'
+import { findUser, raiseTokenVersion, type User } from '../../src/database/users.ts'
+import { Accounts } from '../../src/identity/accounts.ts'
+import { hotp, stepOf } from '../../src/identity/totp.ts'
 import { onBoth } from '../support/database.ts'
 import {
   addUser,
@@ -306,4 +308,49 @@ onBoth(t, 'IDN-30 C-36 the password grant is for clients that list it', async (t
   })
   const modern = await discover(gateway.issuer, 'modern', SECRET)
   t.match(await refusal(openid.genericGrantRequest(modern, 'password', login)), { status: 400 })
+})
+
+/** Gives a user a second factor. @returns one of its recovery codes */
+async function enrol({ gateway }: OAuthGateway, userId: string): Promise<string> {
+  const { runtime, snapshot } = gateway
+  const accounts = new Accounts(runtime, snapshot)
+  const user = (await findUser((runtime.database as Database).db, userId)) as User
+  const attempt = { clientIp: '127.0.0.1', requestId: 'enrolment' }
+  const { secret } = await accounts.enrolSecondFactor(user, PASSWORD, attempt)
+  const bits = [...secret].map(letter =>
+    'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567'.indexOf(letter).toString(2).padStart(5, '0')
+  )
+  const bytes = Buffer.from((bits.join('').match(/.{8}/g) ?? []).map(byte => Number.parseInt(byte, 2)))
+  const codes = await accounts.confirmSecondFactor(user, hotp(bytes, stepOf(Date.now())), attempt)
+  return codes[0] as string
+}
+
+t.test('IDN-10 who has a second factor is asked for it, and cannot go round it by the password grant', async t => {
+  const legacy = { id: 'legacy', name: 'Legacy', secret: SECRET, grant_types: ['password'], scopes: ['orders.read'] }
+  const gateway = await startOAuth(t, { clients: [app, legacy] })
+  const alice = await addUser(gateway, 'alice', { roles: ROLES })
+  const recovery = await enrol(gateway, alice)
+  const config = await discover(gateway.issuer, 'app')
+  const browser = new Browser(gateway)
+  const asked = await ask(config)
+  const { url } = await browser.open(asked.url)
+  const second = await browser.open(url, { username: 'alice', password: PASSWORD, do: 'login' })
+  t.equal(second.status, 200)
+  const challenge = /name="challenge" value="([^"]+)"/.exec(second.page)?.[1] as string
+  const wrong = await browser.open(url, { challenge, code: '000000', do: 'code' })
+  t.equal(wrong.status, 403)
+  t.match(wrong.page, /role="alert">That is not right/)
+  t.match(wrong.page, challenge, 'the same challenge looks at another code')
+  t.match((await browser.open(url, { challenge: 'made up', code: recovery, do: 'code' })).page, 'name="password"')
+  const consent = await browser.open(url, { challenge, code: recovery, do: 'code' })
+  t.match(consent.page, 'Allow access?')
+  const back = await browser.open(consent.url, { do: 'allow' })
+  const { access_token } = await exchange(config, back.url, asked)
+  t.equal((await gateway.call('/read', { token: access_token })).status, 200)
+
+  const login = { username: 'alice', password: PASSWORD }
+  const refused = await refusal(
+    openid.genericGrantRequest(await discover(gateway.issuer, 'legacy', SECRET), 'password', login)
+  )
+  t.match(refused, { error: 'invalid_grant' })
 })
