@@ -1,5 +1,7 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: these are the placeholders of the configuration.
+import { generateKeyPairSync } from 'node:crypto'
 import t from 'tap'
+import { stringify } from 'yaml'
 import { load, problemsOf } from '../../support/config.ts'
 
 const SERVICE = 'services: { s: { url: "http://s" } }\n'
@@ -274,3 +276,44 @@ t.test('OBS-33 OBS-22 what would be let go of too soon is refused, with what is 
     'recording.keep.minutes must be at least 6h'
   ])
 })
+
+t.test(
+  'C-01 IDN-01 accounts are there unless they cannot be; to ask for them where they cannot is an error',
+  async t => {
+    const pem = generateKeyPairSync('rsa', { modulusLength: 2048 }).publicKey.export({ type: 'spki', format: 'pem' })
+    const without: [document: object, needs: RegExp][] = [
+      [{ storage: { database: false } }, /needs "storage.database"/],
+      [{ identity: { jwt: { algorithm: 'RS256', public_key: pem } } }, /needs a private key as "identity.jwt.secret"/],
+      [
+        {
+          gateway: { environment: 'production' },
+          identity: { issuers: [{ issuer: 'a', secret: 'x'.repeat(40) }] }
+        },
+        /needs "identity.jwt.secret" in production/
+      ]
+    ]
+    t.equal((await load(t, { 'gateway.yaml': '{}' })).snapshot.identity.local, true)
+    for (const [document, needs] of without) {
+      t.equal((await load(t, { 'gateway.yaml': stringify(document) })).snapshot.identity.local, false)
+      const { identity = {} } = document as { identity?: object }
+      const asked = stringify({ ...document, identity: { ...identity, local: true } })
+      t.match(await problemsOf(t, { 'gateway.yaml': asked }), [{ key: 'identity.local', message: needs }])
+    }
+  }
+)
+
+t.test(
+  'C-01 C-11 a route in the way of the accounts is an error that says what to do; without them it is none',
+  async t => {
+    const routes = [
+      { path: '/auth/**', target: 'http://auth' },
+      { path: '/token', target: 'http://auth' }
+    ]
+    t.match(await problemsOf(t, { 'gateway.yaml': stringify({ routes }) }), [
+      { key: 'routes[0].path', message: /move that with paths.auth, or this/ },
+      { key: 'routes[1].path', message: /move that with paths.token, or this/ }
+    ])
+    for (const more of [{ identity: { local: false } }, { paths: { auth: '/login', token: false } }])
+      t.same(await problemsOf(t, { 'gateway.yaml': stringify({ routes, ...more }) }), [])
+  }
+)
