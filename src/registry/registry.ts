@@ -74,7 +74,11 @@ interface Plan<C> {
   readonly outcomes: readonly Outcome[]
   /** Undefined when there is nothing that is not served already. */
   readonly compiled: C | undefined
+  readonly leftOut: LeftOut
 }
+
+/** Active services that are not served, by id, and why. */
+type LeftOut = ReadonlyMap<string, string>
 
 /** Registered services by id and by name. */
 export class Lookup {
@@ -126,8 +130,7 @@ export class Registry<C extends Compiled = Compiled> {
   #doubted = -1
   /** The version that is served here. */
   #served = 0
-  /** Active services that are not served here, by id, and why. */
-  #leftOut: ReadonlyMap<string, string> = new Map()
+  #leftOut: LeftOut = new Map()
   #committing = false
   #following = false
   #again: NodeJS.Timeout | undefined
@@ -175,20 +178,25 @@ export class Registry<C extends Compiled = Compiled> {
    * come to say keeps no gateway from starting, and takes nobody's requests to somebody else.
    */
   async compile(compile: Host<C>['compile'] = this.#host.compile): Promise<C> {
-    const { version, services } = this.#list
+    const list = this.#list
+    const { compiled, leftOut } = await this.#compileMost(list, compile)
+    this.#leftOut = leftOut
+    this.#served = list.version
+    return compiled ?? (await compile([]))
+  }
+
+  async #compileMost({ services }: ServiceList, make: Host<C>['compile']) {
     const leftOut = new Map<string, string>()
     const compiled = await together(
       services.filter(service => service.active),
-      { make: compile, discard: compiled => this.#host.discard(compiled) },
+      { make, discard: compiled => this.#host.discard(compiled) },
       ({ id, name }, { message, problems }) => {
         leftOut.set(id, message)
         if (!this.#leftOut.has(id))
           this.#log.warn({ problems: problems.map(formatProblem) }, `the registered service "${name}" is left out`)
       }
     )
-    this.#leftOut = leftOut
-    this.#served = version
-    return compiled ?? (await compile([]))
+    return { compiled, leftOut }
   }
 
   /**
@@ -223,7 +231,7 @@ export class Registry<C extends Compiled = Compiled> {
       const before = await this.#read('whatever it is')
       const plan = await this.#plan(before, batch)
       if (!(await this.#write(before, plan))) continue
-      if (plan.compiled !== undefined) await this.#serve(plan.list, plan.compiled)
+      if (plan.compiled !== undefined) await this.#serve(plan, plan.compiled)
       for (const { waiting, result } of plan.outcomes) {
         if ('error' in result) waiting.reject(result.error)
         else waiting.resolve({ change: result.change, warnings: warningsOf(result.change, plan.compiled) })
@@ -251,11 +259,12 @@ export class Registry<C extends Compiled = Compiled> {
     return written
   }
 
-  async #serve(list: ServiceList, compiled: C): Promise<void> {
+  async #serve({ list, leftOut }: Plan<C>, compiled: C): Promise<void> {
     this.#know(list)
     this.#served = list.version
+    this.#leftOut = leftOut
     await this.#host.serve(compiled)
-    if (this.#leftOut.size === 0) return
+    if (leftOut.size === 0) return
     // What they did not go with may be gone.
     this.#served = -1
     this.#follow()
@@ -264,28 +273,34 @@ export class Registry<C extends Compiled = Compiled> {
   /** What becomes of the list with these edits; those that do not go with the rest are refused. @throws {DatabaseError} */
   async #plan(before: ServiceList, batch: readonly Waiting[]): Promise<Plan<C>> {
     try {
-      return await this.#attempt(before, batch)
+      return await this.#attempt(before, batch, this.#leftOut)
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error
     }
-    // The list may not go with our files even without them: another gateway's need not be the same.
-    await this.#host.discard(await this.compile())
-    this.#served = -1
+    const leftOut = await this.#leftOutOf(before)
     const refused: Outcome[] = []
     const plan = await together(
       batch,
       {
-        make: edits => this.#attempt(before, edits),
+        make: edits => this.#attempt(before, edits, leftOut),
         discard: async ({ compiled }) => compiled && (await this.#host.discard(compiled))
       },
       (waiting, error) => refused.push({ waiting, result: { error: refusalOf(error, waiting.edit.name) } })
     )
     const { list = before, outcomes = [], compiled } = plan ?? {}
-    return { list, outcomes: [...outcomes, ...refused], compiled }
+    return { list, outcomes: [...outcomes, ...refused], compiled, leftOut }
+  }
+
+  /** Which services do not go with our files as it is: another gateway, which has let them in, may have others. */
+  async #leftOutOf(list: ServiceList): Promise<LeftOut> {
+    if (list.version === this.#served) return this.#leftOut
+    const { compiled, leftOut } = await this.#compileMost(list, this.#host.compile)
+    if (compiled !== undefined) await this.#host.discard(compiled)
+    return leftOut
   }
 
   /** @throws {ConfigError} when they do not go together */
-  async #attempt(before: ServiceList, batch: readonly Waiting[]): Promise<Plan<C>> {
+  async #attempt(before: ServiceList, batch: readonly Waiting[], leftOut: LeftOut): Promise<Plan<C>> {
     const services = new Lookup(before.services)
     // Higher than what anybody knows, even if what was read is older than that.
     const version = Math.max(before.version, this.#highest) + 1
@@ -300,10 +315,10 @@ export class Registry<C extends Compiled = Compiled> {
     })
     const changes = outcomes.flatMap(({ result }) => ('change' in result ? result.change : []))
     const list = changes.length === 0 ? before : { version, services: services.all }
-    if (list === before && before.version === this.#served) return { list, outcomes, compiled: undefined }
+    if (list === before && before.version === this.#served) return { list, outcomes, compiled: undefined, leftOut }
     const untouched = new Set(before.services)
     const active = list.services.filter(
-      service => service.active && !(this.#leftOut.has(service.id) && untouched.has(service))
+      service => service.active && !(leftOut.has(service.id) && untouched.has(service))
     )
     const compiled = await this.#host.compile(active)
     const owners = new Map(active.map(({ name, owner }) => [name, owner]))
@@ -322,7 +337,7 @@ export class Registry<C extends Compiled = Compiled> {
         }
       ])
     }
-    return { list, outcomes, compiled }
+    return { list, outcomes, compiled, leftOut }
   }
 
   /** Serves what other gateways have changed, as soon as it is our turn; what changes until then is taken along. */
