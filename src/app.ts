@@ -183,9 +183,10 @@ export class Generation {
     this.#inFlight++
   }
 
-  /** Cuts off what is still in flight. */
-  abort(reason: string): void {
+  /** Cuts off what is still in flight, or what of it `isOver`. */
+  abort(reason: string, isOver: (exchange: Exchange) => boolean = everything): void {
     for (let exchange = this.#youngest; exchange !== undefined; exchange = exchange.next) {
+      if (!isOver(exchange)) continue
       exchange.reason = reason
       exchange.cut()
     }
@@ -206,8 +207,8 @@ export class Generation {
   }
 
   /** Closes this generation's WebSockets, saying that the gateway goes away. */
-  closeTunnels(reason: string): void {
-    for (const tunnel of this.#tunnels) tunnel.close(CLOSE.GOING_AWAY, reason)
+  closeTunnels(reason: string, isOver: (exchange: Exchange) => boolean = everything): void {
+    for (const tunnel of this.#tunnels) if (isOver(tunnel.exchange)) tunnel.close(CLOSE.GOING_AWAY, reason)
   }
 
   get tunnels(): number {
@@ -220,6 +221,10 @@ export class Generation {
     await closeApp(this.app, this.#runtime)
     for (const key of this.#leases) this.#runtime.leases.release(key)
   }
+}
+
+function everything(): boolean {
+  return true
 }
 
 /** Third parties may have hung anything on the end of an app: neither what fails there nor what hangs keeps it open. */

@@ -136,7 +136,7 @@ export class Gateway implements Control {
   #registryHost(): Host<Built> {
     return {
       compile: services => this.#compile(this.#files, services),
-      serve: built => this.#serve(built, this.runtime.clock.monotonic()),
+      serve: built => this.#serve(built, { since: this.runtime.clock.monotonic(), routes: true }),
       discard: ({ generation }) => generation.close(),
       exclusively: work => this.#oneAtATime(work)
     }
@@ -299,7 +299,7 @@ export class Gateway implements Control {
     this.#error = undefined
     const plugins = this.#changedPlugins(files).map(name => `~ plugin ${name}`)
     this.#files = files
-    await this.#serve(built, since, plugins)
+    await this.#serve(built, { since, plugins })
     for (const problem of files.snapshot.warnings) runtime.log.warn(formatProblem(problem))
     if (before.logging.level !== files.snapshot.logging.level) runtime.log.level = files.snapshot.logging.level
     const [started, now] = [this.#atStart, settingsOfTheProcess(files.snapshot)]
@@ -308,15 +308,21 @@ export class Gateway implements Control {
     }
   }
 
-  /** @param since when it was begun to be made, for the log */
-  async #serve({ loaded, generation }: Built, since: number, further: readonly string[] = []): Promise<void> {
+  /**
+   * @param since when it was begun to be made, for the log
+   * @param routes whether nothing but routes and services has changed
+   */
+  async #serve(
+    { loaded, generation }: Built,
+    { since, routes = false, plugins = [] }: { since: number; routes?: boolean; plugins?: readonly string[] }
+  ): Promise<void> {
     const { runtime } = this
     const before = this.snapshot
     this.#loaded = loaded
     this.#appliedAt = runtime.clock.now()
-    this.server.swap(generation)
+    this.server.swap(generation, { routes })
     const took = Math.round(runtime.clock.monotonic() - since)
-    const changes = [...(await changesBetween(before, loaded.snapshot)), ...further]
+    const changes = [...(await changesBetween(before, loaded.snapshot)), ...plugins]
     runtime.log.info(
       { generation: loaded.snapshot.version, took_ms: took },
       `configuration ${shortVersion(before)} → ${shortVersion(loaded.snapshot)}: ${changes.join(', ') || 'no visible change'}  (swap ${took} ms)`

@@ -7,6 +7,7 @@ import { setTimeout } from 'node:timers/promises'
 import type { SecureContextOptions, TLSSocket } from 'node:tls'
 import type { Generation } from './app.ts'
 import { expiryOf } from './config/certificate.ts'
+import { isUnchanged } from './config/diff.ts'
 import type { ServerSettings } from './config/schema.ts'
 import { type GatewayError, refuse } from './errors.ts'
 import { network } from './limits/plan.ts'
@@ -25,6 +26,8 @@ import { Deadline } from './upstream/deadline.ts'
 const CHECK_MS = 1000
 /** How long what was asked to go may take before it is cut, in milliseconds. */
 const LAST_WORDS_MS = 1500
+/** Generations that may wait for their requests without a limit; the oldest has to give way to more. */
+const MOST_PATIENT = 16
 /** Requests that one HTTP/2 connection may have under way. */
 const HTTP2_STREAMS = 128
 
@@ -50,6 +53,8 @@ export class GatewayServer {
   }
   #current: Generation | undefined
   readonly #retiring = new Set<Generation>()
+  /** Generations that wait for their requests without a limit, the oldest first, and what ends that. */
+  readonly #patient = new Map<Generation, () => void>()
   #withdrawn = false
   /** Connections are closed after the answer under way. */
   #draining = false
@@ -92,17 +97,23 @@ export class GatewayServer {
     return server.address() as AddressInfo
   }
 
-  /** Puts a generation in charge. The one before it keeps its requests until they end, or the drain time does. */
-  swap(next: Generation): void {
+  /**
+   * Puts a generation in charge. The one before it keeps its requests until they end, or the drain time does.
+   * @param routes only these have changed: what goes by others may take as long as it likes
+   */
+  swap(next: Generation, { routes: onlyRoutes = false } = {}): void {
     const old = this.#current
     this.#current = next
     const { metrics, clock } = this.#runtime
     metrics.generation = { version: next.snapshot.version, since: clock.now() }
-    if (old !== undefined) void this.#retire(old, this.#settings.timeouts.drain)
+    if (old !== undefined) void this.#retire(old, this.#settings.timeouts.drain, onlyRoutes)
+    if (onlyRoutes) for (const generation of this.#patient.keys()) void this.#endWhatIsOver(generation)
+    else for (const hurry of this.#patient.values()) hurry()
   }
 
-  async #retire(generation: Generation, drainMs: number): Promise<void> {
+  async #retire(generation: Generation, drainMs: number, onlyRoutes: boolean): Promise<void> {
     this.#retiring.add(generation)
+    if (onlyRoutes) await this.#wait(generation)
     if (!(await within(drainMs, generation.idle))) {
       generation.closeTunnels('the gateway’s configuration has changed')
       if (!(await within(LAST_WORDS_MS, generation.idle))) generation.abort('drain time over')
@@ -110,6 +121,29 @@ export class GatewayServer {
     }
     await generation.close()
     this.#retiring.delete(generation)
+  }
+
+  /**
+   * Services may come and go by the minute, and are no reason to close everybody's WebSockets: only what goes by routes that
+   * are gone ends with the drain time. Until somebody is in a hurry, or too many generations wait.
+   */
+  async #wait(generation: Generation): Promise<void> {
+    const [oldest] = this.#patient.values()
+    if (this.#patient.size >= MOST_PATIENT) oldest?.()
+    await new Promise<void>(hurry => {
+      this.#patient.set(generation, hurry)
+      void generation.idle.then(hurry)
+    })
+    this.#patient.delete(generation)
+  }
+
+  async #endWhatIsOver(generation: Generation): Promise<void> {
+    const why = 'the service is gone, or another one'
+    const isOver = ({ route }: Exchange): boolean =>
+      route !== undefined && !isUnchanged(route.id, generation.snapshot, this.current.snapshot)
+    if (await within(this.#settings.timeouts.drain, generation.idle)) return
+    generation.closeTunnels(why, isOver)
+    if (!(await within(LAST_WORDS_MS, generation.idle))) generation.abort(why, isOver)
   }
 
   /** From now on readiness fails. Resolves when those who look at it have had their time (`shutdown_delay`) to see that. */

@@ -32,6 +32,13 @@ export async function changesBetween(before: Snapshot, after: Snapshot): Promise
   return changes
 }
 
+/** Whether a route is what it was, and so is the service behind it. */
+export function isUnchanged(id: string, before: Snapshot, after: Snapshot): boolean {
+  const [old, now] = [before, after].map(({ routes }) => routes.find(route => route.id === id))
+  if (old === undefined || now === undefined || changedParts(old, now).length > 0) return false
+  return same(before.services.get(old.service), after.services.get(now.service))
+}
+
 function changedParts(before: RouteConfig, after: RouteConfig): string[] {
   const names = new Set([...Object.keys(before.concerns), ...Object.keys(after.concerns)])
   const concerns = [...names].filter(name => !same(before.concerns[name]?.options, after.concerns[name]?.options))

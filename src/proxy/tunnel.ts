@@ -221,7 +221,8 @@ function rawFields({ rawHeaders }: IncomingMessage): Buffer[] {
 export class Tunnel {
   readonly #client: Socket
   readonly #upstream: Socket
-  readonly #exchange: Exchange
+  /** The request that asked for it. */
+  readonly exchange: Exchange
   readonly #context: ForwardContext
   readonly #down: Direction
   readonly #up: Direction
@@ -234,7 +235,7 @@ export class Tunnel {
   constructor(client: Socket, upstream: Socket, exchange: Exchange, context: ForwardContext) {
     this.#client = client
     this.#upstream = upstream
-    this.#exchange = exchange
+    this.exchange = exchange
     this.#context = context
     this.#down = new Direction(upstream, client)
     this.#up = new Direction(client, upstream)
@@ -256,7 +257,7 @@ export class Tunnel {
     }
     this.#down.start(head)
     this.#up.start(early)
-    const { consumer } = this.#exchange
+    const { consumer } = this.exchange
     if (consumer !== undefined) {
       const left = consumer.expiresAt - this.#context.clock.now()
       if (left < LONGEST_TIMER)
@@ -272,7 +273,7 @@ export class Tunnel {
   close(code: number, reason: string): void {
     if (this.#over || this.#closing) return
     this.#closing = true
-    this.#exchange.reason = reason
+    this.exchange.reason = reason
     this.#down.endWith(closeFrame(code, reason, false))
     this.#up.endWith(closeFrame(code, reason, true))
     clearTimeout(this.#timer)
@@ -281,13 +282,13 @@ export class Tunnel {
 
   /** Closes it if what its caller's token stands on has ended; asked whenever something has. */
   reconsider(): void {
-    const { consumer } = this.#exchange
+    const { consumer } = this.exchange
     if (consumer !== undefined && this.#context.isOver(consumer)) this.close(CLOSE.UNAUTHORIZED, 'session over')
   }
 
   /** A token that is taken back while its WebSocket is open ends that, too (IDN-15). */
   async expired(): Promise<void> {
-    const key = this.#exchange.consumer?.revocationKey as string
+    const key = this.exchange.consumer?.revocationKey as string
     if (await this.#context.revocations.isRevoked(key)) this.close(CLOSE.UNAUTHORIZED, 'token revoked')
     else if (!this.#over) this.#context.deadlines.set(this.#lookUp, REVOCATION_MS)
   }
@@ -302,8 +303,8 @@ export class Tunnel {
     this.#lookUp.cancel()
     clearTimeout(this.#timer)
     clearTimeout(this.#expiry)
-    this.#exchange.bytesIn = this.#up.bytes
-    this.#exchange.bytesOut = this.#down.bytes
+    this.exchange.bytesIn = this.#up.bytes
+    this.exchange.bytesOut = this.#down.bytes
     this.#context.metrics.websockets--
     this.#context.tunnels.delete(this)
     for (const socket of [this.#client, this.#upstream]) {
