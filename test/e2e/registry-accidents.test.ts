@@ -2,8 +2,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { noPostgres, onBoth, ownStorage } from '../support/database.ts'
 import { startFaultProxy } from '../support/fault-proxy.ts'
-import { call as callAt, startGateway, type TestGateway } from '../support/gateway.ts'
-import { startProcess, writeConfiguration } from '../support/gateway-process.ts'
+import { startGateway, type TestGateway } from '../support/gateway.ts'
 import { boss, deregister, open, register, replace, startNode } from '../support/services.ts'
 import { until } from '../support/until.ts'
 import { startUpstream } from '../support/upstream.ts'
@@ -155,29 +154,4 @@ onBoth(t, 'H-124 a list that has become older, or empty, is not believed', async
   t.same(await services(other), ['three'])
   await register(other.call, open('four', upstream.url))
   await until(async () => (await node.call('/api/v1/four')).status === 200, 'those who had doubts follow again')
-})
-
-t.test('STO-01 REG-23 what has been answered survives kill -9', async t => {
-  const upstream = await startUpstream(t)
-  const { file } = writeConfiguration(t, { storage: { database: true }, registry: { allow: ['loopback'] } })
-  const names: string[] = []
-  for (let round = 0; round < 3; round++) {
-    const process = await startProcess(t, file)
-    const call: TestGateway['call'] = (path, options) => callAt(process.port, path, options)
-    for (const name of names) t.equal((await call(`/api/v1/${name}`)).status, 200)
-    const answers = await Promise.all(
-      [0, 1, 2]
-        .map(async i => {
-          const { status } = await register(call, open(`r${round}-${i}`, upstream.url))
-          if (i === 1) process.child.kill('SIGKILL')
-          return status
-        })
-        .map(answer => answer.catch(() => 0))
-    )
-    for (const [i, status] of answers.entries()) if (status === 201) names.push(`r${round}-${i}`)
-    t.equal(answers[1], 201)
-    await process.ended
-  }
-  const last = await startProcess(t, file)
-  for (const name of names) t.equal((await callAt(last.port, `/api/v1/${name}`)).status, 200)
 })
