@@ -140,13 +140,7 @@ const issuerKeys = {
   clock_skew: duration({ description: 'How far the clocks of issuer and gateway may be apart.', default: '0s' })
 }
 
-export const GRANT_TYPES = [
-  'authorization_code',
-  'refresh_token',
-  'client_credentials',
-  'implicit',
-  'password'
-] as const
+const GRANT_TYPES = ['authorization_code', 'refresh_token', 'client_credentials', 'implicit', 'password'] as const
 
 /** What a client of OAuth is registered with, in the configuration and by the API. */
 export const oauthClient = {

@@ -94,7 +94,7 @@ export function advisoriesOn({ grant_types }: Pick<ClientSettings, 'grant_types'
 }
 
 /** Permissions that a client may ask for, and {@link ROLES_SCOPE}. */
-export function apiScopesOf({ scopes }: Pick<ClientSettings, 'scopes'>): string[] {
+function apiScopesOf({ scopes }: Pick<ClientSettings, 'scopes'>): string[] {
   return scopes.filter(scope => !OPENID_SCOPES.includes(scope))
 }
 

@@ -31,8 +31,8 @@ const CODE_SECONDS = 60
 /** How long somebody may take to log in and agree, in seconds. */
 const INTERACTION_SECONDS = 600
 /** How long a browser need not log in again, in seconds. */
-export const BROWSER_SECONDS = 12 * 3600
-export const ID_TOKEN_SECONDS = 3600
+const BROWSER_SECONDS = 12 * 3600
+const ID_TOKEN_SECONDS = 3600
 
 export interface ProviderOptions {
   readonly issuer: string
