@@ -98,6 +98,23 @@ t.test('no file imports itself by way of others', async t => {
   )
 })
 
+/** Libraries that take long to load, for what not every gateway does. */
+const HEAVY = /^(?:kysely|pg|ioredis|oidc-provider|openid-client|fastify-metrics|@fastify\/swagger)(?:\/|$)/
+
+t.test('a start loads no heavy library that its configuration may not need', async t => {
+  const atOnce = Map.groupBy(
+    all.filter(({ typeOnly, late }) => !typeOnly && !late),
+    ({ from }) => from
+  )
+  const reached = new Set(['src/commands/start.ts'])
+  for (const file of reached) for (const { to } of atOnce.get(file) ?? []) reached.add(to)
+  t.ok(reached.has('routes/auth.ts'))
+  t.strictSame(
+    [...reached].filter(name => HEAVY.test(name)),
+    []
+  )
+})
+
 t.test('the product runs on the packages that it says it depends on', async t => {
   const { dependencies, optionalDependencies } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
   const packageOf = (name: string): string =>

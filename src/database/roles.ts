@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { type Selectable, sql, type Transaction } from 'kysely'
+import type { Selectable, Transaction } from 'kysely'
 import { refuse } from '../errors.ts'
 import type { Change } from './changes.ts'
 import type { Database } from './database.ts'
@@ -146,7 +146,7 @@ export function changeAccess<T>(
 ): Promise<T> {
   return database.transaction(async (trx, changed) => {
     // In SQLite, transactions come one after the other anyway.
-    if (database.kind === 'postgres') await sql`select pg_advisory_xact_lock(${ACCESS_LOCK})`.execute(trx)
+    if (database.kind === 'postgres') await takeLock(trx, ACCESS_LOCK)
     const before = await countAdministrators(trx)
     const result = await work(trx, changed)
     if (before > 0 && (await countAdministrators(trx)) === 0)
@@ -176,4 +176,9 @@ function roleOf(row: Selectable<RolesTable>): Role {
     createdAt: row.created_at,
     updatedAt: row.updated_at
   }
+}
+
+/** PostgreSQL's, to the end of the transaction. */
+async function takeLock(trx: Transaction<Tables>, lock: number): Promise<void> {
+  await trx.selectNoFrom(({ fn, val }) => fn('pg_advisory_xact_lock', [val(lock)]).as('held')).execute()
 }

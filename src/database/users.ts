@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { type Kysely, type Selectable, sql, type Transaction } from 'kysely'
+import type { Kysely, Selectable, Transaction } from 'kysely'
 import type { Change } from './changes.ts'
 import type { Tables, UsersTable } from './tables.ts'
 
@@ -218,12 +218,13 @@ export async function listUsers(
   let query = db.selectFrom('users')
   if (filter.active !== undefined) query = query.where('active', '=', filter.active)
   if (filter.name !== undefined) {
-    const beginning = `${nameKey(filter.name).replace(/[\\%_]/g, '\\$&')}%`
-    query = query.where(({ or }) =>
-      or([
-        sql<boolean>`username_key like ${beginning} escape '\\'`,
-        sql<boolean>`email_key like ${beginning} escape '\\'`
-      ])
+    const beginning = nameKey(filter.name)
+    query = query.where(eb =>
+      eb.or(
+        (['username_key', 'email_key'] as const).map(key =>
+          eb(eb.fn<string>('substr', [key, eb.lit(1), eb.lit([...beginning].length)]), '=', beginning)
+        )
+      )
     )
   }
   if (filter.role !== undefined) {
