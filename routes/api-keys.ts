@@ -13,6 +13,7 @@ import type { Database } from '../src/database/database.ts'
 import { findUser, type Queries, type User } from '../src/database/users.ts'
 import { refuse } from '../src/errors.ts'
 import { makeApiKey } from '../src/identity/api-key.ts'
+import { isUuid } from '../src/identity/claims.ts'
 import type { Consumer } from '../src/identity/consumer.ts'
 import { inCommon, isGranted } from '../src/identity/permissions.ts'
 import { Type } from '../src/schema.ts'
@@ -105,7 +106,7 @@ const apiKeys: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, ru
     async request => {
       const { query } = request
       const caller = callerOf(request)
-      const whose = isAdministrator(caller) ? query.user_id : (caller.userId ?? NOBODY)
+      const whose = isAdministrator(caller) ? query.user_id : ((await userOf(database.db, caller))?.id ?? NOBODY)
       if (query.user_id !== undefined && query.user_id !== whose)
         throw refuse('insufficient_permissions', { details: 'Only administrators may see the keys of others.' })
       const { keys, total } = await listApiKeys(database.db, whose, rangeOf(query))
@@ -254,23 +255,30 @@ function isAdministrator({ roles }: Consumer): boolean {
 
 /** The user for whom the caller makes keys. @throws {GatewayError} 403 for callers who are no users of the database, or not in full */
 async function ownerOf(db: Queries, caller: Consumer): Promise<User> {
-  const owner = caller.userId === undefined || !UUID.test(caller.userId) ? undefined : await findUser(db, caller.userId)
+  const owner = await userOf(db, caller)
   if (owner === undefined)
     throw refuse('insufficient_permissions', {
       details: 'API keys belong to users of the gateway, and the caller is none.'
     })
-  // A key has its owner's roles: nobody may get at those by way of a token that was given without them.
-  if (!owner.roles.every(role => caller.roles.includes(role)))
-    throw refuse('insufficient_permissions', {
-      details: 'A key would have roles of its owner that this credential lacks.'
-    })
   return owner
 }
 
-/** PostgreSQL takes no other text for an id. */
-const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
+/** The user of the database who the caller is; undefined if it is none. @throws {GatewayError} 403 for one who is it only in part */
+async function userOf(db: Queries, caller: Consumer): Promise<User | undefined> {
+  const user = isUuid(caller.userId) ? await findUser(db, caller.userId) : undefined
+  if (user !== undefined) checkRoles(caller, user)
+  return user
+}
 
-/** A key, if the caller may know of it, and its owner. @throws {GatewayError} 404 */
+/** A key has its owner's roles: nobody may get at those by way of a token that was given without them. @throws {GatewayError} 403 */
+function checkRoles(caller: Consumer, owner: User): void {
+  if (owner.roles.every(role => caller.roles.includes(role))) return
+  throw refuse('insufficient_permissions', {
+    details: 'A key has roles of its owner that this credential lacks.'
+  })
+}
+
+/** A key, if the caller may know of it, and its owner. @throws {GatewayError} 404, 403 for an owner who has not come in full */
 async function visible(
   db: Queries,
   request: FastifyRequest<ByKeyId>
@@ -280,6 +288,7 @@ async function visible(
   if (key === undefined || (key.userId !== caller.userId && !isAdministrator(caller))) throw noSuchKey()
   const owner = await findUser(db, key.userId)
   if (owner === undefined) throw noSuchKey()
+  if (!isAdministrator(caller)) checkRoles(caller, owner)
   return { key, owner, caller }
 }
 

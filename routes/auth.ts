@@ -18,7 +18,7 @@ import {
   USER
 } from '../src/identity/user-view.ts'
 import { Type } from '../src/schema.ts'
-import { attemptOf, auditOf, fromStore, guardOwnEndpoints, userOf } from './guard.ts'
+import { attemptOf, auditOf, checkOwn, fromStore, guardOwnEndpoints, userOf } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
 import { operation } from './operation.ts'
 
@@ -120,10 +120,13 @@ const auth: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runti
       summary: 'Who is logged in',
       tag: TAG,
       access: 'newcomer',
-      refuses: ['not_found'],
+      refuses: ['insufficient_permissions', 'not_found'],
       answers: { 200: USER }
     }),
-    async request => showUser(await userOf(request, runtime))
+    async request => {
+      checkOwn(request)
+      return showUser(await userOf(request, runtime))
+    }
   )
 
   app.put<{ Body: { email?: string; first_name?: string | null; last_name?: string | null } }>(
@@ -137,7 +140,7 @@ const auth: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runti
         first_name: Type.Optional(HUMAN_NAME),
         last_name: Type.Optional(HUMAN_NAME)
       }),
-      refuses: ['authentication_failed', 'not_found', 'conflict'],
+      refuses: ['authentication_failed', 'insufficient_permissions', 'not_found', 'conflict'],
       answers: { 200: USER }
     }),
     async request => {
@@ -175,7 +178,7 @@ const auth: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runti
       tag: TAG,
       access: 'newcomer',
       body: Type.Object({ current_password: PASSWORD, new_password: NEW_PASSWORD }),
-      refuses: ['authentication_failed', 'not_found', 'conflict', 'overloaded'],
+      refuses: ['authentication_failed', 'insufficient_permissions', 'not_found', 'conflict', 'overloaded'],
       answers: { 200: LOGIN }
     }),
     async (request, reply) => {
@@ -195,7 +198,7 @@ const auth: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runti
       tag: TAG,
       access: 'user',
       body: Type.Object({ password: PASSWORD }),
-      refuses: ['authentication_failed', 'not_found', 'conflict', 'overloaded'],
+      refuses: ['authentication_failed', 'insufficient_permissions', 'not_found', 'conflict', 'overloaded'],
       answers: {
         200: Type.Object({
           secret: Type.String({ description: 'For authenticators that are typed into: base32.' }),
@@ -225,7 +228,7 @@ const auth: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runti
         ),
         code: CODE
       }),
-      refuses: ['authentication_failed', 'not_found'],
+      refuses: ['authentication_failed', 'insufficient_permissions', 'not_found'],
       answers: {
         200: Type.Union([
           LOGIN,
@@ -256,7 +259,7 @@ const auth: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runti
       tag: TAG,
       access: 'user',
       body: Type.Object({ password: PASSWORD, code: CODE }),
-      refuses: ['authentication_failed', 'not_found', 'overloaded'],
+      refuses: ['authentication_failed', 'insufficient_permissions', 'not_found', 'overloaded'],
       answers: { 204: null }
     }),
     async (request, reply) => {
@@ -269,9 +272,10 @@ const auth: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runti
   const database = (): Database => runtime.database as Database
 }
 
-/** The session of who is logged in. @throws {GatewayError} 401 for other credentials: a key is not its owner */
-function sessionOf({ consumer }: FastifyRequest): string {
-  const { sessionId } = consumer?.grant ?? {}
+/** The session of who is logged in. @throws {GatewayError} 401 for other credentials: a key is not its owner, 403 for OAuth's */
+function sessionOf(request: FastifyRequest): string {
+  const { sessionId } = request.consumer?.grant ?? {}
+  checkOwn(request)
   if (sessionId === undefined)
     throw refuse('authentication_failed', { reason: 'no_session', details: 'This needs a token of a login.' })
   return sessionId

@@ -53,6 +53,15 @@ export async function userOf({ consumer }: FastifyRequest, { database }: Runtime
   return user
 }
 
+/** What a user lets an application do is not to manage the user's account. @throws {GatewayError} 403 */
+export function checkOwn({ consumer }: FastifyRequest): void {
+  if (consumer?.grant?.delegated !== true) return
+  throw refuse('insufficient_permissions', {
+    reason: 'delegated',
+    details: 'This is for the user itself, and not for applications that act in its name; those have OAuth’s userinfo.'
+  })
+}
+
 /** What the store answers. @throws {GatewayError} 503 while it is out of reach */
 export async function fromStore<T>(answer: Promise<T>): Promise<T> {
   try {

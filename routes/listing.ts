@@ -5,10 +5,12 @@ import { Type } from '../src/schema.ts'
 
 /** Most entries of one page. */
 const MOST = 100
+/** The last page that can be asked for: beyond it databases count no further. */
+const LAST = 1_000_000_000
 
 /** The query parameters of every list. */
 export const pageQuery = {
-  page: Type.Integer({ description: 'Which page, from 1.', default: 1, minimum: 1 }),
+  page: Type.Integer({ description: 'Which page, from 1.', default: 1, minimum: 1, maximum: LAST }),
   per_page: Type.Integer({ description: 'Entries of a page.', default: 20, minimum: 1, maximum: MOST })
 }
 

@@ -1,6 +1,6 @@
 import type { FastifyPluginAsync } from 'fastify'
 import { showUser, USER } from '../src/identity/user-view.ts'
-import { guardOwnEndpoints, userOf } from './guard.ts'
+import { checkOwn, guardOwnEndpoints, userOf } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
 import { operation } from './operation.ts'
 
@@ -14,11 +14,14 @@ const users: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
       description: 'Retrieves information about the currently authenticated user',
       tag: 'Users',
       access: 'newcomer',
-      refuses: ['not_found'],
+      refuses: ['insufficient_permissions', 'not_found'],
       says: { 401: 'Not authenticated', 404: 'User not found' },
       answers: { 200: USER }
     }),
-    async request => showUser(await userOf(request, runtime))
+    async request => {
+      checkOwn(request)
+      return showUser(await userOf(request, runtime))
+    }
   )
 }
 

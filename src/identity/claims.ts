@@ -83,13 +83,22 @@ export function isUuid(value: unknown): value is string {
 }
 
 /** What a token of the gateway's own stands on; nothing for those that name no user. */
-export function grantOf({ sub, sid, ver, iat, must_change_password }: Claims): Pick<Consumer, 'userId' | 'grant'> {
+export function grantOf({
+  sub,
+  sid,
+  ver,
+  iat,
+  must_change_password,
+  client_id
+}: Claims): Pick<Consumer, 'userId' | 'grant'> {
   if (typeof sub !== 'string') return {}
   const grant = {
     sessionId: isUuid(sid) ? sid : undefined,
     version: typeof ver === 'number' ? ver : undefined,
     issuedAt: isTime(iat) ? iat * 1000 : 0,
-    mustChangePassword: must_change_password === true
+    mustChangePassword: must_change_password === true,
+    // Every token of OAuth names its client (RFC 9068 section 2.2), and no other does.
+    delegated: client_id !== undefined
   }
   return { userId: sub, grant: Object.freeze(grant) }
 }

@@ -8,6 +8,8 @@ export interface Grant {
   readonly issuedAt: number
   /** It is good for choosing another password, and for nothing else. */
   readonly mustChangePassword: boolean
+  /** Whether the user has logged in for somebody else: an application, which acts in its name and is not it (OAuth). */
+  readonly delegated: boolean
 }
 
 /** Who calls, once known. Made once per credential and shared by all its requests, so it is frozen. */

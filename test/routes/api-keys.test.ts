@@ -216,6 +216,17 @@ t.test('IDN-21 C-39 keys are their owner’s and the administrators’', async t
   t.equal((await api('GET', '/00000000-0000-4000-8000-000000000000', as.admin)).status, 404)
 })
 
+onBoth(t, 'IDN-24 TRF-14 whoever is no user has no keys; pages beyond all counting are refused', async (t, kind) => {
+  const { api, as } = await start(t, kind)
+  const stranger = {
+    token: token({ sub: 'stranger', exp: Date.UTC(2027, 0, 1) / 1000, iat: Date.UTC(2026, 4, 1) / 1000 })
+  }
+  t.match((await api('GET', '', stranger)).json, { data: [], meta: { pagination: { total: 0 } } })
+  t.equal((await api('GET', '?page=1000000000&per_page=100', as.alice)).status, 200)
+  for (const page of ['1000000001', '92233720368547758', '99999999999999999999', '1e300'])
+    t.equal((await api('GET', `?page=${page}&per_page=100`, as.alice)).status, 422, page)
+})
+
 t.test('IDN-20 a body that is not good is a 422 that says everything', async t => {
   const { api, as } = await start(t)
   const bodies: [body: object, fields: string[]][] = [

@@ -125,8 +125,13 @@ onBoth(t, 'IDN-03 OBS-33 a refresh token that is shown again ends its session, h
     t.equal((await call('/api/x', { token: newest.access_token })).status, 401)
     t.equal((await call('/api/x', { token: first.access_token })).status, 401)
   }
-  const audit = await database.db.selectFrom('audit_log').select('action').where('outcome', '=', 'denied').execute()
-  t.same(audit, [{ action: 'session.reuse' }, { action: 'session.reuse' }])
+  const { db } = database
+  const reuse = db
+    .selectFrom('audit_log')
+    .select('action')
+    .where('outcome', '=', 'denied')
+    .where('action', '!=', 'access')
+  t.same(await reuse.execute(), [{ action: 'session.reuse' }, { action: 'session.reuse' }])
   t.match(
     lines().find(({ reason }) => reason === 'refresh_token_reuse'),
     { level: 40, client_ip: '127.0.0.1' }

@@ -100,6 +100,52 @@ onBoth(
 
 onBoth(
   t,
+  'H-122 IDN-24 an application with some scope manages nothing of the account: no key, no profile, no password',
+  async (t, kind) => {
+    const gateway = await startOAuth(t, { kind, clients: [app] })
+    await addUser(gateway, 'alice', { roles: { admin: [] } })
+    const send = (method: string, path: string, token: string, body?: object) =>
+      gateway.call(path, {
+        method,
+        token,
+        ...(body && { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } })
+      })
+    const login = await send('POST', '/auth/login', '', { username: 'alice', password: PASSWORD })
+    const key = (await send('POST', '/api-keys', login.json.access_token, { name: 'hers' })).json
+    const attempts = async (token: string) => {
+      const asked = [
+        ['GET', '/api-keys'],
+        ['POST', '/api-keys', { name: 'x' }],
+        ['GET', `/api-keys/${key.id}`],
+        ['PUT', `/api-keys/${key.id}`, { name: 'x', expires_in_days: 3000 }],
+        ['POST', `/api-keys/${key.id}/rotate`, {}],
+        ['DELETE', `/api-keys/${key.id}`],
+        ['GET', '/auth/profile'],
+        ['GET', '/users/me'],
+        ['PUT', '/auth/profile', { email: 'mallory@example.com' }],
+        ['POST', '/auth/change-password', { current_password: PASSWORD, new_password: 'another one altogether' }],
+        ['POST', '/auth/mfa/enroll', { password: PASSWORD }],
+        ['POST', '/auth/mfa/verify', { code: '123456' }],
+        ['POST', '/auth/mfa/disable', { password: PASSWORD, code: '123456' }]
+      ] as const
+      const answers: string[] = []
+      for (const [method, path, body] of asked)
+        answers.push(`${(await send(method, path, token, body)).status} ${method} ${path}`)
+      return answers.filter(answer => !answer.startsWith('403'))
+    }
+    const { tokens } = await logIn(gateway, { scope: 'openid orders.read' })
+    t.same(await attempts(tokens.access_token), [])
+    const use = await gateway.call('/any', { headers: { 'x-api-key': key.key } })
+    t.equal(use.status, 200, 'the key is what it was')
+
+    const full = await logIn(gateway, { scope: 'openid roles' })
+    t.equal((await send('GET', '/api-keys', full.tokens.access_token)).status, 200, 'the scope says: everything')
+    t.equal((await send('PUT', '/auth/profile', full.tokens.access_token, { last_name: 'M' })).status, 403)
+  }
+)
+
+onBoth(
+  t,
   'H-67 a code is good once: shown again, what it gave is taken back; of many at once, none keeps anything',
   async (t, kind) => {
     const gateway = await startOAuth(t, { kind, clients: [app] })
