@@ -2,6 +2,7 @@ import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 import type { InteractionResults, Provider } from 'oidc-provider'
 import { writeAudit } from '../src/database/audit.ts'
 import type { Database } from '../src/database/database.ts'
+import { isUnreachable } from '../src/database/database-error.ts'
 import { GatewayError, refuse } from '../src/errors.ts'
 import { Accounts, type Attempt, type PasswordVerdict } from '../src/identity/accounts.ts'
 import { ENDPOINTS } from '../src/identity/oauth2/endpoints.ts'
@@ -40,6 +41,11 @@ const oauth: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
   app.addContentTypeParser(FORM, { parseAs: 'string', bodyLimit: FORM_BYTES }, (_request, body, done) =>
     done(null, body)
   )
+
+  // Where oidc-provider does not answer itself, a database that is away is what it is everywhere.
+  app.setErrorHandler<Error>(error => {
+    throw isUnreachable(error.cause) ? error.cause : error
+  })
 
   const seenAs = (request: FastifyRequest): OAuthRequestView => ({
     path: request.url.slice(app.prefix.length),

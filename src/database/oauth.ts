@@ -16,21 +16,24 @@ export function readKeys(db: Db): Promise<OAuthKeysTable[]> {
 }
 
 /**
- * Makes these the keys that sign from now on; those before them stay, retired.
+ * Makes these the keys that sign from now on, in the place of those whose ids are `replaced`, which stay, retired.
  * @throws {DatabaseError} `duplicate` when another node has just done the same
  */
 export async function replaceKeys(
   database: Database,
+  replaced: readonly string[],
   keys: readonly Pick<OAuthKeysTable, 'id' | 'purpose' | 'material'>[],
   now: number,
   alsoDo: (transaction: Transaction<Tables>) => Promise<void> = async () => {}
 ): Promise<void> {
   await database.transaction(async (transaction, changed) => {
-    await transaction
-      .updateTable('oauth_keys')
-      .set({ current: null, retired_at: now })
-      .where('current', 'is not', null)
-      .execute()
+    if (replaced.length > 0)
+      await transaction
+        .updateTable('oauth_keys')
+        .set({ current: null, retired_at: now })
+        .where('id', 'in', replaced)
+        .where('current', 'is not', null)
+        .execute()
     await transaction
       .insertInto('oauth_keys')
       .values(keys.map(key => ({ ...key, current: key.purpose, created_at: now, retired_at: null })))
@@ -66,6 +69,17 @@ export async function saveArtifact(db: Db, row: OAuthArtifactsTable): Promise<vo
     .values(row)
     .onConflict(conflict => conflict.columns(['model', 'id']).doUpdateSet(rest))
     .execute()
+}
+
+/** Writes an artifact unless there is one of the same id. @returns whether it did: of several who try at once, one is told so */
+export async function insertArtifact(db: Db, row: OAuthArtifactsTable): Promise<boolean> {
+  const written = await db
+    .insertInto('oauth_artifacts')
+    .values(row)
+    .onConflict(conflict => conflict.columns(['model', 'id']).doNothing())
+    .returning('id')
+    .executeTakeFirst()
+  return written !== undefined
 }
 
 /** Marks an artifact as used. @returns whether it was not before: of several who try at once, one is told so */

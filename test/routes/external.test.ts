@@ -5,6 +5,8 @@ import { onBoth, ownStorage } from '../support/database.ts'
 import { freePort } from '../support/free-port.ts'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
 import { addUser, Browser, type OAuthGateway, SECRET, startOAuth } from '../support/oauth.ts'
+import { startOpenIdProvider } from '../support/openid-provider.ts'
+import { addUser as addAccount } from '../support/users.ts'
 
 interface Pair {
   /** Where people have their accounts: a gateway, too. */
@@ -135,3 +137,58 @@ t.test('IDN-32 IDN-11 a provider that is away is a 503, and who is not active he
   const away = await start(t, 'sqlite', { issuer: `http://127.0.0.1:${await freePort()}/oauth` })
   t.equal((await away.gateway.call('/auth/external/corp')).status, 503)
 })
+
+onBoth(
+  t,
+  'IDN-32 an e-mail address links nobody to an account that is there already: 409, and nothing is made',
+  async (t, kind) => {
+    const port = await freePort()
+    const provider = await startOpenIdProvider(t, 'gateway')
+    const corp = {
+      name: 'corp',
+      issuer: provider.issuer,
+      client_id: 'gateway',
+      client_secret: SECRET,
+      redirect_uri: `http://127.0.0.1:${port}/auth/external/corp/callback`
+    }
+    const gateway = await startGateway(t, {
+      server: { port },
+      storage: await ownStorage(t, kind, t.testdir({})),
+      identity: { providers: [corp] }
+    })
+    const database = gateway.gateway.runtime.database as Database
+    const alice = await addAccount(database, { username: 'alice' })
+    const logIn = async (claims: object) => {
+      const { headers } = await gateway.call('/auth/external/corp')
+      const { searchParams } = new URL(headers.location as string)
+      const code = provider.codeFor({ nonce: searchParams.get('nonce'), ...claims })
+      const [cookie = ''] = (headers['set-cookie']?.[0] ?? '').split(';')
+      return gateway.call(`/auth/external/corp/callback?code=${code}&state=${searchParams.get('state')}`, {
+        headers: { cookie }
+      })
+    }
+    const users = () => database.db.selectFrom('users').select('id').orderBy('id').execute()
+    const before = await users()
+    const taken = await logIn({ sub: '1', email: 'Alice@Example.com', email_verified: true })
+    t.match(taken, { status: 409, json: { error: { code: 'conflict' } } })
+    t.same(await users(), before)
+    t.same(await database.db.selectFrom('external_identities').selectAll().execute(), [])
+
+    const unverified = await logIn({ sub: '1', email: 'alice@example.com', email_verified: false })
+    t.equal(unverified.status, 200, 'an address that nobody has verified is nobody’s')
+    t.not(unverified.json.user.id, alice)
+    const other = await logIn({ sub: '2', email: 'bob@example.com', email_verified: true })
+    t.equal(other.status, 200)
+    const made = database.db.selectFrom('users').select('id').where('email', '=', 'bob@example.com')
+    t.same(await made.execute(), [{ id: other.json.user.id }])
+    const both = await Promise.all(
+      [3, 3, 3, 3].map(sub => logIn({ sub: `${sub}`, email: 'c@example.com', email_verified: true }))
+    )
+    t.same(
+      both.map(({ status }) => status),
+      [200, 200, 200, 200],
+      'the first logins of one person'
+    )
+    t.equal(new Set(both.map(({ json }) => json.user.id)).size, 1)
+  }
+)

@@ -13,10 +13,16 @@ export interface OAuthGateway extends TestGateway {
 }
 
 /** Routes that want some token, or one that may do something; a second node has the same. */
-export function documentOf(upstream: string, issuer: string, storage: object, oauth: object = {}): object {
+export function documentOf(
+  upstream: string,
+  issuer: string,
+  storage: object,
+  oauth: object = {},
+  identity: object = {}
+): object {
   return {
     storage,
-    identity: { oauth: { issuer, ...oauth } },
+    identity: { ...identity, oauth: { issuer, ...oauth } },
     services: { orders: { url: upstream } },
     routes: [
       { path: '/any', service: 'orders' },
@@ -35,6 +41,7 @@ export async function startOAuth(
     kind = 'sqlite',
     storage,
     settings = {},
+    identity = {},
     more = {},
     ...options
   }: GatewayOptions & {
@@ -42,6 +49,7 @@ export async function startOAuth(
     kind?: Database['kind']
     storage?: object
     settings?: object
+    identity?: object
     more?: object
   } = {}
 ): Promise<OAuthGateway> {
@@ -51,7 +59,7 @@ export async function startOAuth(
   const given = storage ?? (await ownStorage(t, kind, t.testdir({})))
   const gateway = await startGateway(
     t,
-    { server: { port }, ...documentOf(upstream.url, issuer, given, { clients, ...settings }), ...more },
+    { server: { port }, ...documentOf(upstream.url, issuer, given, { clients, ...settings }, identity), ...more },
     options
   )
   return { ...gateway, issuer, upstream }

@@ -2,7 +2,14 @@ import { createHash } from 'node:crypto'
 import { type Adapter, type AdapterPayload, errors, Provider } from 'oidc-provider'
 import type { Database } from '../../database/database.ts'
 import { isUnreachable } from '../../database/database-error.ts'
-import { consumeArtifact, findArtifact, holdGrant, SIGNED_MODELS, saveArtifact } from '../../database/oauth.ts'
+import {
+  consumeArtifact,
+  findArtifact,
+  holdGrant,
+  insertArtifact,
+  SIGNED_MODELS,
+  saveArtifact
+} from '../../database/oauth.ts'
 import type { OAuthArtifactsTable } from '../../database/tables.ts'
 import type { Clock } from '../../runtime/clock.ts'
 import type { Revocations } from '../revocation.ts'
@@ -22,6 +29,8 @@ export interface AdapterContext {
 
 /** What belongs to a grant, and is not to come into being when that has just been taken back. */
 const OF_GRANTS = new Set(['AccessToken', 'AuthorizationCode', 'RefreshToken'])
+/** Assertions by which clients have proved who they are: each is good once, however many show it at the same time. */
+const ASSERTIONS = 'ReplayDetection'
 /** For what oidc-provider gives no end, in seconds. */
 const LONGEST_SECONDS = 30 * 86_400
 
@@ -51,6 +60,10 @@ export class DatabaseAdapter implements Adapter {
         payload: JSON.stringify(withoutIds(payload)),
         consumed_at: null,
         expires_at: clock.now() + expiresIn * 1000
+      }
+      if (this.#model === ASSERTIONS) {
+        if (await insertArtifact(database.db, row)) return
+        throw new errors.InvalidClientAuth('client assertion already used')
       }
       if (grantId === undefined || !OF_GRANTS.has(this.#model)) return saveArtifact(database.db, row)
       await database.transaction(async transaction => {
@@ -164,6 +177,7 @@ async function reachable<T>(work: () => Promise<T>): Promise<T> {
   } catch (error) {
     if (!isUnreachable(error)) throw error
     throw Object.assign(new errors.TemporarilyUnavailable('the database is out of reach'), {
+      cause: error,
       status: 503,
       statusCode: 503
     })

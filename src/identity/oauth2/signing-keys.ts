@@ -53,6 +53,8 @@ export class SigningKeys implements KeySource {
   #verification: readonly VerificationKey[] = []
   #signing: readonly SigningKey[] = []
   #cookies: readonly string[] = []
+  /** Ids of what signs, as known here: a rotation replaces that, and nothing that another node has made since. */
+  #current: readonly string[] = []
   #fingerprint = ''
   #triedAt = Number.NEGATIVE_INFINITY
   #loading: Promise<void> | undefined
@@ -126,7 +128,13 @@ export class SigningKeys implements KeySource {
       { id: randomUUID(), purpose: 'cookie' as const, material: randomBytes(32).toString('base64url') }
     ]
     try {
-      await replaceKeys(database, made, clock.now(), transaction => alsoDo?.(transaction, kid) ?? Promise.resolve())
+      await replaceKeys(
+        database,
+        this.#current,
+        made,
+        clock.now(),
+        transaction => alsoDo?.(transaction, kid) ?? Promise.resolve()
+      )
     } catch (error) {
       if (!isDuplicate(error)) throw error
     }
@@ -140,6 +148,7 @@ export class SigningKeys implements KeySource {
     const fingerprint = rows.map(({ id, current }) => `${id} ${current}`).join('\n')
     if (fingerprint === this.#fingerprint) return
     const sorted = [...rows].sort((a, b) => Number(b.current !== null) - Number(a.current !== null))
+    this.#current = rows.filter(({ current }) => current !== null).map(({ id }) => id)
     this.#signing = sorted.filter(({ purpose }) => purpose === 'signature').map(signingKey)
     this.#cookies = sorted.filter(({ purpose }) => purpose === 'cookie').map(({ material }) => material)
     this.#verification = this.#signing.map(({ jwk, kid }) =>
