@@ -1,23 +1,25 @@
 // Runs before `npm start`, `npm test` and the commands, on whatever Node there is: plain JavaScript, built-ins only. Installs what the
 // lockfile asks for when it is not there yet, and sees to it that the gateway gets a Node that it can run on.
 import { spawnSync } from 'node:child_process'
-import { createHash } from 'node:crypto'
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..')
 const MODULES = join(ROOT, 'node_modules')
-const STAMP = join(MODULES, '.sallyport-lock')
 const LOCK = join(ROOT, '.sallyport-installing')
 const NEEDED = [24, 9]
 
-const wanted = createHash('sha256')
-  .update(readFileSync(join(ROOT, 'package-lock.json')))
-  .digest('hex')
-
+/** By npm's own record of it, so that it does not matter who asked for it. What is optional may be for another machine. */
 function installed() {
-  return existsSync(STAMP) && readFileSync(STAMP, 'utf8') === wanted
+  const there = packagesOf(join(MODULES, '.package-lock.json'))
+  return Object.entries(packagesOf(join(ROOT, 'package-lock.json'))).every(
+    ([path, { version, optional }]) => path === '' || optional || there[path]?.version === version
+  )
+}
+
+function packagesOf(lockfile) {
+  return existsSync(lockfile) ? JSON.parse(readFileSync(lockfile, 'utf8')).packages : {}
 }
 
 /** Two commands at once must not install over each other; the lock names its owner, since that may have died. */
@@ -57,7 +59,6 @@ function install() {
       const why = `${result.stderr ?? ''}${result.error ?? ''}`.trim().split('\n').slice(-12).join('\n')
       fail(`failed.\n${why}\nnpm ci did not succeed; check the network and the registry, then try again.`)
     }
-    writeFileSync(STAMP, wanted)
     process.stderr.write(`done in ${Math.round((Date.now() - since) / 1000)} s\n`)
   } finally {
     rmSync(LOCK, { force: true })

@@ -1,8 +1,10 @@
-import { spawn } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { spawn, spawnSync } from 'node:child_process'
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
 import { ROOT } from './support/config.ts'
+import { temporaryFolder } from './support/folder.ts'
 import { freePort } from './support/free-port.ts'
 import { startGateway } from './support/gateway.ts'
 
@@ -23,6 +25,34 @@ t.test(
       if (script.includes('src/main.ts')) t.equal(scripts[`pre${word}`], 'node src/bootstrap.mjs', word)
   }
 )
+
+t.test('DEP-09 each command is a word of npm, since a clone has no `sallyport` on its path', async t => {
+  for (const word of await readdir(join(ROOT, 'src/commands')))
+    if (read(`src/commands/${word}`).includes('export default'))
+      t.match(scripts[word.replace('.ts', '')], /^node (?:--\S+ )?src\/main\.ts/, word)
+})
+
+t.test('DEP-09 what npm has installed is not installed again, and what it has not is', async t => {
+  const folder = temporaryFolder(t)
+  const lock = (file: string, packages: object): void => writeFileSync(join(folder, file), JSON.stringify({ packages }))
+  mkdirSync(join(folder, 'src'))
+  mkdirSync(join(folder, 'node_modules'))
+  copyFileSync(join(ROOT, 'src/bootstrap.mjs'), join(folder, 'src/bootstrap.mjs'))
+  writeFileSync(join(folder, 'npm.mjs'), `process.exit(1)`)
+  const env = { ...process.env, npm_execpath: join(folder, 'npm.mjs') }
+  const bootstrap = (): string =>
+    spawnSync(process.execPath, [join(folder, 'src/bootstrap.mjs')], { env, encoding: 'utf8' }).stderr
+  lock('package-lock.json', {
+    '': { version: '1.0.0' },
+    'node_modules/a': { version: '1.2.3' },
+    'node_modules/b': { version: '1.0.0', optional: true }
+  })
+  t.match(bootstrap(), /^installing/, 'nothing is there')
+  lock('node_modules/.package-lock.json', { 'node_modules/a': { version: '1.2.2' } })
+  t.match(bootstrap(), /^installing/, 'another version is there')
+  lock('node_modules/.package-lock.json', { 'node_modules/a': { version: '1.2.3' } })
+  t.equal(bootstrap(), '', 'all that every machine needs is there')
+})
 
 t.test('DEP-09 `npm run dev` watches, and every needed Node is the same one', async t => {
   t.match(scripts.dev, /--watch/)

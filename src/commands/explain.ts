@@ -36,6 +36,7 @@ interface Explanation {
 
 /** Routes shown that nearly matched. */
 const NEIGHBOURS = 5
+const NO_ROUTE = 'no route matches'
 
 const explain: Command = {
   summary: 'Says which route a request takes, why not its neighbours, and what each concern does with it',
@@ -58,7 +59,7 @@ const explain: Command = {
       headers: (values.header as string[] | undefined) ?? [],
       from: String(values.from ?? '127.0.0.1')
     })
-    process.stdout.write(invocation.json ? `${JSON.stringify(explanation)}\n` : inText(explanation))
+    process.stdout.write(invocation.json ? `${JSON.stringify(explanation)}\n` : inText(explanation, loaded.snapshot))
     return 0
   }
 }
@@ -143,7 +144,7 @@ function enterDoor(exchange: Exchange, { server }: Snapshot): void {
 }
 
 function notFound({ statusCode, code, reason, headers = [] }: GatewayError): string {
-  const why = { no_route: 'no route matches', another_door: 'belongs to the administration’s own listener' }
+  const why = { no_route: NO_ROUTE, another_door: 'belongs to the administration’s own listener' }
   return `${statusCode} ${code}: ${why[reason as keyof typeof why] ?? `only ${headers[1]}`}`
 }
 
@@ -321,7 +322,7 @@ function place(at: { file: string; line: number } | undefined): string {
   return at === undefined ? 'default' : at.line === 0 ? at.file : `${at.file}:${at.line}`
 }
 
-function inText({ request, route, verdict, steps, forward, near }: Explanation): string {
+function inText({ request, route, verdict, steps, forward, near }: Explanation, { storage }: Snapshot): string {
   const lines = [
     `${request.method} ${request.path}  →  ${route === null ? '' : `route ${route.id} (${route.at}): `}${verdict}`,
     ''
@@ -335,6 +336,11 @@ function inText({ request, route, verdict, steps, forward, near }: Explanation):
     )
   }
   if (near.length > 0) lines.push('', 'not these:', ...near.map(({ id, at, because }) => `  ${id} (${at}): ${because}`))
+  if (storage.database && verdict.endsWith(NO_ROUTE))
+    lines.push(
+      '',
+      'Services that are registered by the API are not in the files: GET /gateway/routing-rules lists their routes.'
+    )
   return `${lines.join('\n')}\n`
 }
 

@@ -124,7 +124,9 @@ async function announce(gateway: Gateway, invocation: Invocation, backends: Back
   }
   if (snapshot.routes.length > shown.length)
     lines.push(`  … and ${snapshot.routes.length - shown.length} more: npm run routes`)
-  lines.push(`  metrics ${snapshot.paths.metrics}   health ${snapshot.paths.health}`)
+  const [documentation] = snapshot.paths.documentation || []
+  const docs = documentation === undefined ? '' : `   API ${address}${documentation.replace(/\/$/, '')}/docs`
+  lines.push(`  metrics ${snapshot.paths.metrics}   health ${snapshot.paths.health}${docs}`)
   if (backends !== undefined) lines.push('', ...(await tryThis(gateway, address)))
   process.stdout.write(`${lines.join('\n')}\n`)
 }
@@ -151,12 +153,16 @@ function howToAdminister({ firstAdministrator, snapshot: { identity, paths } }: 
   if (!identity.local || paths.auth === false) return []
   const password = firstAdministrator?.password
   if (password === undefined)
-    return [`  administration: log in as admin at POST ${address}${paths.auth}/login, or see "sallyport admin --help"`]
-  const json = `-H 'Content-Type: application/json'`
+    return [
+      `administration: log in as admin at POST ${address}${paths.auth}/login; once its password is lost, stop this and make another one: npm run admin -- create --help`
+    ]
+  const curl = `curl -s -H 'Content-Type: application/json'`
+  const accessToken = `sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/'`
   return [
-    `administration: choose a password for admin; that of the first login is ${password}`,
-    `  ADMIN=$(curl -s ${json} -d '{"username":"admin","password":"${password}"}' ${address}${paths.auth}/login | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')`,
-    `  curl -H "Authorization: Bearer $ADMIN" ${json} -d '{"current_password":"${password}","new_password":"…"}' ${address}${paths.auth}/change-password`
+    `administration: the first password of admin is ${password}, and has to be replaced: write yours, of 8 characters at least, for "…"`,
+    `  ADMIN=$(${curl} -d '{"username":"admin","password":"${password}"}' ${address}${paths.auth}/login | ${accessToken})`,
+    `  ADMIN=$(${curl} -H "Authorization: Bearer $ADMIN" -d '{"current_password":"${password}","new_password":"…"}' ${address}${paths.auth}/change-password | ${accessToken})`,
+    `  curl -H "Authorization: Bearer $ADMIN" ${address}${paths.auth}/profile`
   ]
 }
 

@@ -103,7 +103,10 @@ const storage = Type.Object(
       'Keep users, keys, registered services and what happened. Without, there is nothing but what this file says.',
       true
     ),
-    database_url: text('`postgres://…`; without it an SQLite file in `data_dir`.', { writeOnly: true }),
+    database_url: text('`postgres://…`; without it an SQLite file in `data_dir`.', {
+      pattern: '^(?:postgres(?:ql)?://.+)?$',
+      writeOnly: true
+    }),
     redis_url: text('`redis://…`: limits and revocations are then shared between gateways.', { writeOnly: true }),
     redis_timeout: duration({ description: 'How long a decision waits for Redis.', default: '200ms', positive: true }),
     data_dir: Type.String({ description: 'Folder for what is kept between starts.', default: './data' })

@@ -51,14 +51,15 @@ export function validate(schema: TSchema, data: unknown, problems: Problems, pat
 function check(schema: Schema, data: unknown, path: Path, problems: Problems): void {
   const branches = branchesOf(schema)
   const branch = branches.find(candidate => fits(candidate, data))
-  const shown = schema.writeOnly ? 'what stands here' : show(data)
+  // What is secret is not repeated: the sentence is then about its key.
+  const shown = schema.writeOnly ? '' : `${show(data)} `
   if (branch === undefined)
-    problems.add(path, `${shown} ${wanted(branches)}${schema.writeOnly ? '' : nearWord(branches, data)}`)
+    problems.add(path, `${shown}${wanted(branches)}${schema.writeOnly ? '' : nearWord(branches, data)}`)
   else if (branch.type === 'object') checkObject(branch, data as Record<string, unknown>, path, problems)
   else if (branch.type === 'array') checkList(branch, data as unknown[], path, problems)
   else {
     const fault = faultOf(branch, data)
-    if (fault !== undefined) problems.add(path, `${shown} ${fault}`)
+    if (fault !== undefined) problems.add(path, `${shown}${fault}`)
   }
 }
 
@@ -164,7 +165,14 @@ const EXAMPLES: Record<string, string> = {
   '^[A-Za-z]+$': 'write a method, such as GET',
   '^[1-9](?:xx|[0-9][0-9])$': 'write a status such as 404, or a class such as 5xx',
   '^\\P{Cc}*$': 'it may not hold control characters',
-  '^[0-9a-f]{64}$': 'write the 64 hex digits of a SHA-256'
+  '^[0-9a-f]{64}$': 'write the 64 hex digits of a SHA-256',
+  '^(?:postgres(?:ql)?://.+)?$': 'write postgres://user:password@host:5432/database',
+  '^[A-Za-z0-9][A-Za-z0-9._-]*$': 'write letters, digits, ".", "-" and "_", a letter or digit first',
+  '^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$':
+    'write letters, digits, ".", "-" and "_", a letter or digit first and last',
+  '^[\\p{L}\\p{N}][\\p{L}\\p{N}._:-]*$': 'write letters, digits, ".", "_", ":" and "-", a letter or digit first',
+  '^[^\\s\\p{Cc}]+$': 'it may hold neither spaces nor control characters',
+  '^[^@\\s\\x00-\\x1f]+@[^@\\s\\x00-\\x1f]+$': 'write name@example.com'
 }
 
 const UNITS: Record<string, string> = {

@@ -129,6 +129,6 @@ function postgresError(error: Error & { code?: string }): DatabaseError {
     return new DatabaseError('unusable', error.message, options)
   // Without a SQLSTATE it is the connection: refused, reset, timed out. 08: connection; 53: resources; 57: operator's doing.
   if (!/^[0-9A-Z]{5}$/.test(code) || /^(?:08|53|57|58|25006)/.test(code))
-    return new DatabaseError('unreachable', error.message || code, options)
+    return new DatabaseError('unreachable', `PostgreSQL cannot be reached: ${error.message || code}`, options)
   return new DatabaseError('query', error.message, options)
 }

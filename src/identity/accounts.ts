@@ -131,7 +131,8 @@ export class Accounts {
       if (codes !== undefined) await this.#audit(user.id, { action: 'mfa.enable', outcome: 'changed' }, attempt, trx)
       return codes
     })
-    if (codes === undefined) throw wrongField('code', 'is no code of a second factor that waits for one')
+    if (codes === undefined)
+      throw wrongField('code', 'is not the one that the authenticator shows, or no enrolment waits for it')
     return codes
   }
 
@@ -245,7 +246,10 @@ function refused(reason: string): GatewayError {
 }
 
 function wrongCode(reason: string): GatewayError {
-  return refuse('authentication_failed', { reason, details: 'The code is not good, or its login has expired.' })
+  return refuse('authentication_failed', {
+    reason,
+    details: 'The code is not good or has been used, or its login has expired.'
+  })
 }
 
 function wrongField(field: string, message: string): GatewayError {

@@ -26,8 +26,8 @@ export const TROUBLE = {
     advice: 'a token and a key, or tokens in two places; which of them counts would be a guess'
   },
   unknown_scheme: token(
-    'The authentication scheme is not known.',
-    'only Bearer and ApiKey are; a service that does its own authentication wants "authentication: none"'
+    'Authorization has to be "Bearer <token>" or "ApiKey <key>".',
+    'another scheme, or nothing behind this one, as from a variable that is empty; a service that does its own authentication wants "authentication: none"'
   ),
   malformed: token(
     'The token is malformed.',

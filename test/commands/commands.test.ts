@@ -251,6 +251,19 @@ t.test('explain: what never comes to a route says so, and names routes only wher
   }
 })
 
+t.test('explain: nothing found says where registered services are, which no file has', async t => {
+  const rules = /GET \/gateway\/routing-rules/
+  t.match(sallyport(t, ['explain', ...FILE, '/nowhere']).stdout, rules)
+  t.notMatch(sallyport(t, ['explain', ...FILE, '/nowhere', '--set', 'storage.database=false']).stdout, rules)
+})
+
+t.test('check: a database that is none is said where it is named, without its value', async t => {
+  const { status, stderr } = sallyport(t, ['check', ...FILE, '--set', 'storage.database_url=mysql://me:hush@db/x'])
+  t.equal(status, 1)
+  t.match(stderr, /storage\.database_url {2}does not look right: write postgres:\/\//)
+  t.notMatch(stderr, /hush/)
+})
+
 t.test('explain: an address as a browser shows it stands for its host and path', async t => {
   const config = CONFIG.replace('/public/**,', '/public/**, hosts: api.example.com,')
   const args = ['explain', ...FILE, 'https://api.example.com/public/x?y=1#z', '--json']
