@@ -130,7 +130,7 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
   const revocation = administrators('Takes a token back', { body: REVOCATION, answers: { 204: null } })
   app.post<{ Body: Revocation }>('/revocations', revocation, async ({ body }, reply) => {
     const { key, ttlMs } = readRevocation(body, skewMs, runtime.clock.now())
-    await fromStore(runtime.revocations.revoke(key, ttlMs))
+    await fromStore(runtime.revocations.revoke([{ key, ttlMs }]))
     return reply.code(204).send()
   })
 }

@@ -111,7 +111,8 @@ const auth: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runti
   async function end(request: FastifyRequest): Promise<void> {
     const { grant, userId, revocationKey: key, expiresAt } = request.consumer as NonNullable<typeof request.consumer>
     if (grant?.sessionId !== undefined) return sessions.end(grant.sessionId, userId as string, attemptOf(request))
-    if (key !== undefined) await fromStore(runtime.revocations.revoke(key, expiresAt - runtime.clock.now()))
+    if (key !== undefined)
+      await fromStore(runtime.revocations.revoke([{ key, ttlMs: expiresAt - runtime.clock.now() }]))
   }
 
   app.get(

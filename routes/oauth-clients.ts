@@ -172,8 +172,8 @@ const oauthClients: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapsho
         ])
       })
       const now = clock.now()
-      for (const token of await endArtifactsOf(database, client_id, now))
-        await revocations.revoke(token.id, token.expires_at - now)
+      const tokens = await endArtifactsOf(database, client_id, now)
+      await revocations.revoke(tokens.map(({ id, expires_at }) => ({ key: id, ttlMs: expires_at - now })))
       return reply.code(204).send()
     }
   )

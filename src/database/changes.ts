@@ -1,6 +1,8 @@
-import { type Kysely, sql, type Transaction } from 'kysely'
+import type { Kysely, Transaction } from 'kysely'
 import type { Logger } from 'pino'
 import type { Clock } from '../runtime/clock.ts'
+import { takeLock } from './database.ts'
+import { isUnreachable } from './database-error.ts'
 import type { Tables } from './tables.ts'
 
 /** How often other nodes' changes are looked for, in milliseconds. */
@@ -8,8 +10,6 @@ const POLL_MS = 1000
 /** How long a change is kept for nodes that cannot ask, in milliseconds. */
 const KEEP_MS = 7 * 86_400_000
 const PAGE = 1000
-/** Held from the writing of a change to its commit, so that changes become visible in the order of their numbers. */
-const ORDER_LOCK = 0x5a11_0001
 
 /** Something that has changed, for those who keep a copy in memory. */
 export interface Change {
@@ -55,7 +55,10 @@ export class Changes {
     this.#timer = setInterval(() => void this.poll(), POLL_MS).unref()
   }
 
-  /** Tells of changes of a kind, of any node's; a listener that fails is logged, and told nothing again of that change. */
+  /**
+   * Tells of changes of a kind, of any node's. A listener that fails is logged, and told nothing again of that change; when it
+   * is the database that has failed it, all are told again of what they may know already.
+   */
   on(kind: string, listener: Listener): () => void {
     const listeners = this.#listeners.get(kind) ?? new Set()
     this.#listeners.set(kind, listeners.add(listener))
@@ -65,7 +68,8 @@ export class Changes {
   /** Writes changes down, as the last thing of a transaction. */
   async note(transaction: Transaction<Tables>, changes: readonly Change[]): Promise<void> {
     if (changes.length === 0) return
-    if (this.#postgres) await sql`select pg_advisory_xact_lock(${ORDER_LOCK})`.execute(transaction)
+    // Held from here to the commit, so that changes become visible in the order of their numbers.
+    if (this.#postgres) await takeLock(transaction, 'order')
     const at = this.#clock.now()
     // Databases count the parameters of a statement.
     for (let i = 0; i < changes.length; i += PAGE)
@@ -122,6 +126,7 @@ export class Changes {
         try {
           await listener(theirs)
         } catch (error) {
+          if (isUnreachable(error)) throw error
           this.#log.error({ err: error, kind }, 'a change has not been taken over')
         }
       }

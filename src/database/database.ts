@@ -67,6 +67,21 @@ export async function openDatabase(
   }
 }
 
+/** PostgreSQL's advisory locks, which last as long as a transaction: each number is for one thing. */
+export const LOCKS = {
+  /** The order of changes. */
+  order: 0x5a11_0001,
+  /** What users may do. */
+  access: 0x5a11_0002,
+  /** Who tidies up. */
+  upkeep: 0x5a11_0003
+}
+
+/** Waits for a lock of PostgreSQL's, and has it to the end of the transaction. */
+export async function takeLock(transaction: Transaction<Tables>, lock: keyof typeof LOCKS): Promise<void> {
+  await transaction.selectNoFrom(({ fn, val }) => fn('pg_advisory_xact_lock', [val(LOCKS[lock])]).as('held')).execute()
+}
+
 /** SQLite's file within the data folder. */
 export const SQLITE_FILE = 'sallyport.db'
 

@@ -3,6 +3,9 @@ import type { Database } from './database.ts'
 /** Under which kind it is known that a token was taken back; the subject is its key. */
 export const TOKEN_REVOKED = 'token'
 
+/** Tokens of one statement: databases count its parameters. */
+const PAGE = 1000
+
 export interface RevokedToken {
   readonly key: string
   /** Milliseconds since 1970. */
@@ -15,15 +18,22 @@ export function readRevokedTokens({ db }: Database, now: number, keys?: readonly
   return (keys === undefined ? query : query.where('key', 'in', keys)).execute()
 }
 
-/** Takes a token back on every node, and forgets those whose time is over. */
-export async function writeRevokedToken(database: Database, token: RevokedToken, now: number): Promise<void> {
+/** Takes tokens back on every node, and forgets those whose time is over. */
+export async function writeRevokedTokens(
+  database: Database,
+  tokens: readonly RevokedToken[],
+  now: number
+): Promise<void> {
   await database.transaction(async (transaction, changed) => {
     await transaction.deleteFrom('revoked_tokens').where('expires_at', '<=', now).execute()
-    await transaction
-      .insertInto('revoked_tokens')
-      .values({ ...token })
-      .onConflict(conflict => conflict.column('key').doUpdateSet({ expires_at: token.expires_at }))
-      .execute()
-    changed.push({ kind: TOKEN_REVOKED, subject: token.key })
+    for (let i = 0; i < tokens.length; i += PAGE)
+      await transaction
+        .insertInto('revoked_tokens')
+        .values(tokens.slice(i, i + PAGE))
+        .onConflict(conflict =>
+          conflict.column('key').doUpdateSet(({ ref }) => ({ expires_at: ref('excluded.expires_at') }))
+        )
+        .execute()
+    changed.push(...tokens.map(({ key }) => ({ kind: TOKEN_REVOKED, subject: key })))
   })
 }

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Selectable, Transaction } from 'kysely'
 import { refuse } from '../errors.ts'
 import type { Change } from './changes.ts'
-import type { Database } from './database.ts'
+import { type Database, takeLock } from './database.ts'
 import type { RolesTable, Tables } from './tables.ts'
 import type { Queries } from './users.ts'
 
@@ -132,9 +132,6 @@ export async function removeRole(trx: Transaction<Tables>, userId: string, roleI
   return numDeletedRows > 0n
 }
 
-/** Held by whoever changes what users may do, until the transaction ends. */
-const ACCESS_LOCK = 0x5a11_0002
-
 /**
  * A transaction that changes what users may do. Such changes come one after the other on all nodes, so that two of them cannot
  * each take one of the last two administrators away.
@@ -146,7 +143,7 @@ export function changeAccess<T>(
 ): Promise<T> {
   return database.transaction(async (trx, changed) => {
     // In SQLite, transactions come one after the other anyway.
-    if (database.kind === 'postgres') await takeLock(trx, ACCESS_LOCK)
+    if (database.kind === 'postgres') await takeLock(trx, 'access')
     const before = await countAdministrators(trx)
     const result = await work(trx, changed)
     if (before > 0 && (await countAdministrators(trx)) === 0)
@@ -176,9 +173,4 @@ function roleOf(row: Selectable<RolesTable>): Role {
     createdAt: row.created_at,
     updatedAt: row.updated_at
   }
-}
-
-/** PostgreSQL's, to the end of the transaction. */
-async function takeLock(trx: Transaction<Tables>, lock: number): Promise<void> {
-  await trx.selectNoFrom(({ fn, val }) => fn('pg_advisory_xact_lock', [val(lock)]).as('held')).execute()
 }

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { Database } from '../database/database.ts'
-import { readRevokedTokens, TOKEN_REVOKED, writeRevokedToken } from '../database/revoked-tokens.ts'
+import { readRevokedTokens, TOKEN_REVOKED, writeRevokedTokens } from '../database/revoked-tokens.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { TwoGenerations } from '../runtime/two-generations.ts'
 import type { Store } from '../store/store.ts'
@@ -10,6 +10,8 @@ const VALID_MS = 1000
 /** After so long it is asked again while its last word still holds, so that steady traffic never waits. */
 const REFRESH_MS = 500
 const MOST = 100_000
+/** Tokens taken back that are kept before any is looked at for its age. */
+const LEAST_TIDY = 1000
 
 interface Known {
   revoked: boolean
@@ -36,6 +38,7 @@ export class Revocations {
   readonly #known = new TwoGenerations<Known>(MOST)
   /** Taken back here, or as the database says: until when, in monotonic milliseconds. */
   readonly #revoked = new Map<string, number>()
+  #tidyAt = LEAST_TIDY
 
   constructor(store: Store, clock: Clock, database?: Database) {
     this.#store = store
@@ -61,8 +64,21 @@ export class Revocations {
     for (const { key, expires_at } of await readRevokedTokens(database, now, keys)) this.#note(key, expires_at - now)
   }
 
+  /** Tokens known to be taken back, and not forgotten yet. */
+  get size(): number {
+    return this.#revoked.size
+  }
+
   #note(key: string, ttlMs: number): void {
-    this.#revoked.set(key, this.#clock.monotonic() + ttlMs)
+    const now = this.#clock.monotonic()
+    if (this.#revoked.size >= this.#tidyAt) this.#tidy(now)
+    this.#revoked.set(key, now + ttlMs)
+  }
+
+  /** Drops what no living token can be about; again when there is twice as much as is left now. */
+  #tidy(now: number): void {
+    for (const [key, until] of this.#revoked) if (until <= now) this.#revoked.delete(key)
+    this.#tidyAt = Math.max(LEAST_TIDY, this.#revoked.size * 2)
   }
 
   /** @param key of {@link revocationKey} */
@@ -101,16 +117,18 @@ export class Revocations {
   }
 
   /**
-   * Takes a token back. Rejects when the store, or the database in its place, is out of reach: it is then revoked here and
+   * Takes tokens back. Rejects when the store, or the database in its place, is out of reach: they are then revoked here and
    * nowhere else.
-   * @param ttlMs how long it would have lived, in milliseconds
+   * @param tokens `key` of {@link revocationKey}; `ttlMs`: how long it would have lived, in milliseconds
    */
-  async revoke(key: string, ttlMs: number): Promise<void> {
-    const now = this.#clock.monotonic()
-    for (const [old, until] of this.#revoked) if (until <= now) this.#revoked.delete(old)
-    this.#note(key, ttlMs)
-    if (this.#database === undefined) return this.#store.set(`blacklist:${key}`, '1', ttlMs)
+  async revoke(tokens: readonly { readonly key: string; readonly ttlMs: number }[]): Promise<void> {
+    for (const { key, ttlMs } of tokens) this.#note(key, ttlMs)
+    if (this.#database === undefined) {
+      await Promise.all(tokens.map(({ key, ttlMs }) => this.#store.set(`blacklist:${key}`, '1', ttlMs)))
+      return
+    }
     const wall = this.#clock.now()
-    await writeRevokedToken(this.#database, { key, expires_at: wall + Math.ceil(ttlMs) }, wall)
+    const rows = tokens.map(({ key, ttlMs }) => ({ key, expires_at: wall + Math.ceil(ttlMs) }))
+    if (rows.length > 0) await writeRevokedTokens(this.#database, rows, wall)
   }
 }

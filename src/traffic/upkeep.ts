@@ -1,6 +1,6 @@
 import { type RawBuilder, sql, type Transaction } from 'kysely'
 import type { RecordingSettings } from '../config/schema.ts'
-import type { Database } from '../database/database.ts'
+import { type Database, LOCKS } from '../database/database.ts'
 import type { Tables } from '../database/tables.ts'
 import { HOUR, LONGEST_WAIT, oldestMinute } from './minutes.ts'
 
@@ -17,8 +17,6 @@ const HOURS: Old = { table: 'traffic_hours', column: 'at', times: 10 }
 const REQUESTS: Old = { table: 'api_requests', column: 'created_at', times: 1000 }
 const AUDIT: Old = { table: 'audit_log', column: 'at', times: 1000 }
 const QUOTAS: Old = { table: 'quotas', column: 'ends_at', times: 1 }
-/** Held by the gateway that does this. */
-const UPKEEP_LOCK = 0x5a11_0002
 
 /**
  * Makes hours of minutes, and lets go of what is older than it is to be kept; in small transactions, by one gateway at a time.
@@ -62,9 +60,9 @@ function turns(database: Database, signal: AbortSignal | undefined): Turns {
     signal?.aborted !== true &&
     database.transaction(async transaction => {
       if (database.kind === 'postgres') {
-        const { rows } = await sql<{ mine: boolean }>`select pg_try_advisory_xact_lock(${UPKEEP_LOCK}) as mine`.execute(
-          transaction
-        )
+        const { rows } = await sql<{
+          mine: boolean
+        }>`select pg_try_advisory_xact_lock(${LOCKS.upkeep}) as mine`.execute(transaction)
         if (rows[0]?.mine !== true) return false
       }
       return step(transaction)

@@ -530,7 +530,7 @@ t.test('IDN-15 when the token is taken back its WebSocket is closed with 4401', 
   const authorization = `Authorization: Bearer ${token({ jti: 'stolen', exp: Math.floor(clock.now() / 1000) + 600 })}\r\n`
   const client = await open(t, gateway.port, handshake('/guarded', authorization))
   clock.advance(10_000)
-  await gateway.gateway.runtime.revocations.revoke('stolen', 600_000)
+  await gateway.gateway.runtime.revocations.revoke([{ key: 'stolen', ttlMs: 600_000 }])
   clock.advance(10_000)
   await client.ended
   t.same(closing(client), { code: 4401, reason: 'token revoked' })

@@ -123,7 +123,7 @@ export class DatabaseAdapter implements Adapter {
       const key = this.#keyOf(id)
       if (SIGNED_MODELS.has(this.#model)) {
         const row = await findArtifact(database.db, this.#model, { id: key }, clock.now())
-        if (row !== undefined) await revocations.revoke(key, row.expires_at - clock.now())
+        if (row !== undefined) await revocations.revoke([{ key, ttlMs: row.expires_at - clock.now() }])
       }
       // A session is destroyed when somebody logs out; and when it only gets another id, as it does at each login.
       const { oidc } = Provider.ctx ?? {}
@@ -150,8 +150,11 @@ export class DatabaseAdapter implements Adapter {
         .execute()
     })
     const now = clock.now()
-    for (const { model, id, expires_at } of ended)
-      if (SIGNED_MODELS.has(model) && expires_at > now) await revocations.revoke(id, expires_at - now)
+    await revocations.revoke(
+      ended
+        .filter(({ model, expires_at }) => SIGNED_MODELS.has(model) && expires_at > now)
+        .map(({ id, expires_at }) => ({ key: id, ttlMs: expires_at - now }))
+    )
   }
 
   #keyOf(id: string): string {

@@ -4,7 +4,7 @@ import t from 'tap'
 import { writeAudit } from '../../../src/database/audit.ts'
 import type { Change } from '../../../src/database/changes.ts'
 import { openDatabase } from '../../../src/database/database.ts'
-import { isDuplicate } from '../../../src/database/database-error.ts'
+import { DatabaseError, isDuplicate } from '../../../src/database/database-error.ts'
 import { systemClock } from '../../../src/runtime/clock.ts'
 import { onBoth, openTestDatabase, ownStorage } from '../../support/database.ts'
 
@@ -107,6 +107,34 @@ onBoth(t, 'STO-01 changes are told here before the transaction resolves, in thei
   )
   t.equal(told.length, 22, 'each once')
 })
+
+onBoth(
+  t,
+  'STO-01 C-29 a change that somebody could not follow for want of the database is told again',
+  async (t, kind) => {
+    const database = await openTestDatabase(t, kind)
+    let away: Error | undefined = new DatabaseError('unreachable', 'gone')
+    const told: string[] = []
+    database.changes.on('user', changes => {
+      if (away !== undefined) throw away
+      told.push(...changes.map(({ subject }) => subject))
+    })
+    const change = (subject: string) =>
+      database.transaction(async (_, changed) => void changed.push({ kind: 'user', subject }))
+    await change('a')
+    t.equal(database.changes.error, 'unreachable')
+    away = undefined
+    await database.changes.poll()
+    t.same(told, ['a'])
+    t.equal(database.changes.error, undefined)
+
+    away = new Error('a mistake')
+    await change('b')
+    away = undefined
+    await change('c')
+    t.same(told, ['a', 'c'], 'a mistake would be made again for ever')
+  }
+)
 
 t.test('STO-01 changes reach another node', { skip: process.env.TEST_DATABASE_URL === undefined }, async t => {
   const storage = await ownStorage(t, 'postgres')

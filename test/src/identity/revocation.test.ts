@@ -3,6 +3,7 @@ import { Revocations, revocationKey } from '../../../src/identity/revocation.ts'
 import { MemoryStore } from '../../../src/store/memory.ts'
 import type { Store } from '../../../src/store/store.ts'
 import { FakeClock } from '../../support/clock.ts'
+import { onBoth, openTestDatabase } from '../../support/database.ts'
 import { findRedisServer, startRedisServer } from '../../support/redis-server.ts'
 import { connectClient, connectStore, noRedis, noRedisServer, ownTerms } from '../../support/redis-store.ts'
 import { until } from '../../support/until.ts'
@@ -36,13 +37,30 @@ t.test('IDN-15 without a shared store a token stays revoked for as long as it wa
   const clock = new FakeClock()
   const revocations = new Revocations(new MemoryStore(clock), clock)
   t.equal(revocations.isRevoked('a'), false)
-  await revocations.revoke('a', 5000)
+  await revocations.revoke([{ key: 'a', ttlMs: 5000 }])
   t.equal(revocations.isRevoked('a'), true)
   t.equal(revocations.isRevoked('b'), false)
   clock.advance(4999)
   t.equal(revocations.isRevoked('a'), true)
   clock.advance(1)
   t.equal(revocations.isRevoked('a'), false)
+})
+
+onBoth(t, 'IDN-15 what has been taken back is forgotten when it would have expired', async (t, kind) => {
+  const clock = new FakeClock()
+  const database = await openTestDatabase(t, kind, clock)
+  const [revoking, following] = [0, 1].map(() => new Revocations(new MemoryStore(clock), clock, database)) as [
+    Revocations,
+    Revocations
+  ]
+  await following.open()
+  for (let round = 0; round < 3; round++) {
+    await revoking.revoke(Array.from({ length: 1001 }, (_, i) => ({ key: `${round}-${i}`, ttlMs: 60_000 })))
+    t.equal(following.isRevoked(`${round}-1000`), true)
+    clock.advance(60_000)
+  }
+  t.ok(following.size < 2002, 'also where nobody takes anything back')
+  t.ok(revoking.size < 2002)
 })
 
 t.test('IDN-15 CLU-01 what one gateway revokes is revoked at another within a second', { skip: noRedis }, async t => {
@@ -57,7 +75,7 @@ t.test('IDN-15 CLU-01 what one gateway revokes is revoked at another within a se
   t.type(answer(), Promise, 'the first time somebody has to be asked')
   t.equal(await answer(), false)
   await until(() => answer() === false)
-  await revoking.revoke(key, 60_000)
+  await revoking.revoke([{ key, ttlMs: 60_000 }])
   t.equal(revoking.isRevoked(key), true, 'at once where it was revoked')
   t.equal(await connectClient(t).get(`blacklist:${key}`), '1')
 
@@ -107,7 +125,7 @@ t.test(
     t.equal(revocations.isRevoked('bad'), true)
     t.equal(await revocations.isRevoked('good'), false)
     t.equal(await revocations.isRevoked('new'), false)
-    await t.rejects(revocations.revoke('good', 60_000))
+    await t.rejects(revocations.revoke([{ key: 'good', ttlMs: 60_000 }]))
     t.equal(revocations.isRevoked('good'), true, 'but here it is')
   }
 )

@@ -3,6 +3,7 @@ import { pino } from 'pino'
 import t from 'tap'
 import { writeAudit } from '../../../src/database/audit.ts'
 import { type Database, openDatabase } from '../../../src/database/database.ts'
+import { changeAccess } from '../../../src/database/roles.ts'
 import type { TrafficMinutesTable } from '../../../src/database/tables.ts'
 import { systemClock } from '../../../src/runtime/clock.ts'
 import { upkeep } from '../../../src/traffic/upkeep.ts'
@@ -150,3 +151,10 @@ t.test(
     t.ok(hours.every(({ requests }) => requests === 6))
   }
 )
+
+t.test('OBS-22 AZN-02 who changes what users may do keeps nobody from tidying up', { skip: noPostgres }, async t => {
+  const database = await openTestDatabase(t, 'postgres')
+  await writeMinutes(database, [minute(START)])
+  await changeAccess(database, () => upkeep(database, keep, START + 3 * HOUR))
+  t.match(await hoursIn(database), [{ at: START }])
+})
