@@ -77,7 +77,7 @@ export class RedisConnection {
         readUsage: { lua: USAGE },
         beat: { lua: BEAT, numberOfKeys: 1 }
       }
-    }) as Redis & Scripts
+    }) as unknown as Redis & Scripts
     this.client.on('error', error => this.#lost(error))
     this.client.on('close', () => this.#lost(new StoreUnreachable(this.reachable ? 'ECONNRESET' : this.#code)))
     this.client.on('ready', () => void this.#beat())
