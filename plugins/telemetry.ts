@@ -33,10 +33,7 @@ export default fp<{ snapshot: Snapshot; runtime: Runtime }>(
     app.observers.push(measure(options.runtime))
     if (options.snapshot.logging.access) app.observers.push(accessLog(options))
     const { recorder } = options.runtime
-    if (recorder !== undefined) {
-      recorder.configure(options.snapshot.recording)
-      app.observers.push(recorder.observe)
-    }
+    if (recorder !== undefined) app.observers.push(recorder.observe)
     if (options.snapshot.logging.trace_requests) traceRequests(app, options.runtime)
   },
   { name: 'telemetry' }

@@ -104,8 +104,9 @@ export class GatewayServer {
   swap(next: Generation, { routes: onlyRoutes = false } = {}): void {
     const old = this.#current
     this.#current = next
-    const { metrics, clock } = this.#runtime
+    const { metrics, recorder, clock } = this.#runtime
     metrics.generation = { version: next.snapshot.version, since: clock.now() }
+    recorder?.configure(next.snapshot.recording)
     if (old !== undefined) void this.#retire(old, this.#settings.timeouts.drain, onlyRoutes)
     if (onlyRoutes) for (const generation of this.#patient.keys()) void this.#endWhatIsOver(generation)
     else for (const hurry of this.#patient.values()) hurry()
@@ -139,9 +140,15 @@ export class GatewayServer {
 
   async #endWhatIsOver(generation: Generation): Promise<void> {
     const why = 'the service is gone, or another one'
-    const isOver = ({ route }: Exchange): boolean =>
-      route !== undefined && !isUnchanged(route.id, generation.snapshot, this.current.snapshot)
     if (await within(this.#settings.timeouts.drain, generation.idle)) return
+    const now = this.current.snapshot
+    const known = new Map<string, boolean>()
+    const isOver = ({ route }: Exchange): boolean => {
+      if (route === undefined) return false
+      const over = known.get(route.id) ?? !isUnchanged(route.id, generation.snapshot, now)
+      known.set(route.id, over)
+      return over
+    }
     generation.closeTunnels(why, isOver)
     if (!(await within(LAST_WORDS_MS, generation.idle))) generation.abort(why, isOver)
   }
