@@ -47,12 +47,13 @@ const oauth: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
     throw isUnreachable(error.cause) ? error.cause : error
   })
 
-  const seenAs = (request: FastifyRequest): OAuthRequestView => ({
-    path: request.url.slice(app.prefix.length),
-    form: request.method === 'POST' ? formOf(request) : undefined,
-    attempt: attemptOf(request),
-    logins: accounts
-  })
+  const seenAs = (request: FastifyRequest): OAuthRequestView => {
+    const path = request.url.slice(app.prefix.length)
+    const form = request.method === 'POST' ? formOf(request) : undefined
+    checkText(path)
+    checkText(form)
+    return { path, form, attempt: attemptOf(request), logins: accounts }
+  }
 
   /** oidc-provider answers, and no hook of ours after it. */
   const answer = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
@@ -265,6 +266,11 @@ const UID = Type.Object({
 const PAGE = { produces: 'text/html', answers: { 200: Type.String({ description: 'A page.' }) } }
 
 const GONE = { details: 'There is nothing to answer here any more. Go back to where you came from, and begin again.' }
+
+/** Whatever is asked for is kept, and no database keeps U+0000. @throws {GatewayError} 400 */
+function checkText(encoded = ''): void {
+  if (/%00|\0/.test(encoded)) throw refuse('bad_request', { details: 'A parameter holds U+0000.' })
+}
 
 function formOf({ body }: FastifyRequest): string {
   return typeof body === 'string' ? body : ''

@@ -1,5 +1,5 @@
 import type { FastifySchema } from 'fastify'
-import { Problems } from '../src/config/problem.ts'
+import { type Problem, Problems } from '../src/config/problem.ts'
 import { settle, validate } from '../src/config/validate.ts'
 import { type ErrorCode, refuse } from '../src/errors.ts'
 import type { TAGS } from '../src/openapi.ts'
@@ -98,20 +98,49 @@ export function administrators(summary: string, parts: Partial<Operation> = {}) 
  */
 export function validatorCompiler({ schema, httpPart = '' }: { schema: unknown; httpPart?: string }) {
   const wanted = schema as TSchema & { properties?: Record<string, { type?: string }> }
-  const isText = httpPart !== 'body'
+  const isWords = httpPart !== 'body'
   return (data: unknown): { value: unknown } | { error: Error } => {
-    const value = isText ? readText(wanted.properties ?? {}, data as Record<string, unknown>, httpPart) : data
+    const value = isWords ? readText(wanted.properties ?? {}, data as Record<string, unknown>, httpPart) : data
+    const problem = unkeepable(value)
+    if (problem !== undefined) return { error: refusalOf([problem], httpPart) }
     const problems = new Problems(value)
     validate(wanted, value ?? null, problems)
     if (!problems.failed) return { value: settle(wanted, value) }
-    const fields = problems.list.map(({ key, message }) => ({ field: key || httpPart, message, type: 'schema' }))
-    return {
-      error: refuse('validation_error', {
-        details: fields.map(({ field, message }) => `${field} ${message}`).join('; '),
-        fields
-      })
-    }
+    return { error: refusalOf(problems.list, httpPart) }
   }
+}
+
+type Found = Pick<Problem, 'key' | 'message'>
+
+function refusalOf(problems: readonly Found[], httpPart: string): Error {
+  const fields = problems.map(({ key, message }) => ({ field: key || httpPart, message, type: 'schema' }))
+  return refuse('validation_error', {
+    details: fields.map(({ field, message }) => `${field} ${message}`).join('; '),
+    fields
+  })
+}
+
+/** How deep lists and objects may be in each other: deeper than anything means something, and no stack overflows. */
+const DEEPEST = 32
+
+/** What no schema says and yet is for nobody: text that PostgreSQL does not take, wherever it would end up, and endless nesting. */
+function unkeepable(value: unknown, key = '', depth = 0): Found | undefined {
+  if (typeof value === 'string') return isText(value) ? undefined : { key, message: NO_TEXT }
+  if (typeof value !== 'object' || value === null) return undefined
+  if (depth === DEEPEST) return { key, message: `is nested deeper than ${DEEPEST} levels` }
+  for (const [name, item] of Object.entries(value)) {
+    if (!isText(name)) return { key, message: `has a key that ${NO_TEXT}` }
+    const inner = Array.isArray(value) ? `${key}[${name}]` : key === '' ? name : `${key}.${name}`
+    const problem = unkeepable(item, inner, depth + 1)
+    if (problem !== undefined) return problem
+  }
+  return undefined
+}
+
+const NO_TEXT = 'holds U+0000, or half a character'
+
+function isText(text: string): boolean {
+  return text.isWellFormed() && !text.includes('\0')
 }
 
 /** Text as the schema's numbers and truths; of header fields, only those that it names. */

@@ -67,6 +67,8 @@ export class AuthorizationServer {
 
   /** A client, of the configuration or of the database. */
   async findClient(id: string): Promise<OAuthClient | undefined> {
+    // PostgreSQL takes no such text, not even to find nothing.
+    if (id.includes('\0')) return undefined
     return this.configuredClient(id) ?? (await findClient(this.#database.db, id))
   }
 
