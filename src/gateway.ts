@@ -426,8 +426,9 @@ export function shortVersion({ version }: Snapshot): string {
 
 async function createRuntime(snapshot: Snapshot): Promise<Runtime> {
   const log = await createLog(snapshot.logging)
-  const [store, database] = await Promise.all([createStore(snapshot, log.logger), databaseOf(snapshot, log.logger)])
-  return new Runtime({ log, store, database })
+  // First what may refuse: a connection to Redis would keep a process alive that does not start.
+  const database = await databaseOf(snapshot, log.logger)
+  return new Runtime({ log, store: await createStore(snapshot, log.logger), database })
 }
 
 /**

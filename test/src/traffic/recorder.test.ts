@@ -116,6 +116,35 @@ t.test('OBS-21 of many requests as many are written down as asked for, all are c
   t.ok(length >= 5 && length < 40, `${length} were written down`)
 })
 
+t.test('OBS-22 a configuration that is refused does not decide how long what happened is kept', async t => {
+  const clock = new FakeClock(START)
+  const { configure, gateway, recorder, database } = await startRecording(t, 'sqlite', {}, { clock })
+  await database.db
+    .insertInto('api_requests')
+    .values({
+      id: randomUUID(),
+      client_ip: '::1',
+      method: 'GET',
+      path: '/',
+      status_code: 200,
+      response_time_ms: 1,
+      created_at: START
+    } as never)
+    .execute()
+  const left = async () => {
+    await recorder.upkeep()
+    return (await database.db.selectFrom('api_requests').select('id').execute()).length
+  }
+  clock.advance(2 * 3_600_000)
+  const briefly = { storage: { database: true }, recording: { keep: { requests: '1h' } } }
+  configure({ ...briefly, defaults: { ip_filter: { deny: ['nowhere'] } } })
+  await t.rejects(gateway.reload())
+  t.equal(await left(), 1)
+  configure(briefly)
+  await gateway.reload()
+  t.equal(await left(), 0)
+})
+
 t.test('OBS-22 H-126 callers without end share a series, and the minute a bound', async t => {
   const { url } = await startUpstream(t)
   const { port, call, counted, database } = await startRecording(t, 'sqlite', document(url), {
