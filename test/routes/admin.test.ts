@@ -231,3 +231,34 @@ onBoth(t, 'STO-01 OBS-33 SQLite is copied while it is in use; PostgreSQL is not 
   for (const name of names.slice(0, 25)) t.ok(found.has(name), `${name}, which was there before`)
   await copy.close()
 })
+
+t.test(
+  'IDN-03 IDN-15 an auth service behind the gateway refreshes a token, and has the old one taken back',
+  async t => {
+    const fresh = token({ jti: 'fresh' })
+    const upstream = await startUpstream(t, async (request, response, body) => {
+      if (request.url !== '/api/auth/refresh') return void response.end()
+      const { refresh_token: old } = JSON.parse(body)
+      await call('/admin/revocations', {
+        method: 'POST',
+        token: boss,
+        headers: json,
+        body: JSON.stringify({ jti: old, seconds: 600 })
+      })
+      response.end(JSON.stringify({ access_token: fresh }))
+    })
+    const { call } = await startGateway(t, {
+      services: { auth: { url: upstream.url } },
+      routes: [
+        { path: '/api/auth/**', service: 'auth', authentication: 'none' },
+        { path: '/x', service: 'auth' }
+      ]
+    })
+    const old = token({ jti: 'old' })
+    t.equal((await call('/x', { token: old })).status, 200)
+    const refresh = { method: 'POST', headers: json, body: '{"refresh_token":"old"}' }
+    const { access_token } = (await call('/api/auth/refresh', refresh)).json
+    t.equal((await call('/x', { token: access_token })).status, 200)
+    t.equal((await call('/x', { token: old })).status, 401)
+  }
+)

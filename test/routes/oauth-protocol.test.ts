@@ -1,7 +1,7 @@
 import * as oauth from 'oauth4webapi'
 import t, { type Test } from 'tap'
 import { onBoth } from '../support/database.ts'
-import { addUser, Browser, refusal, SECRET, startOAuth } from '../support/oauth.ts'
+import { addUser, Browser, PASSWORD, refusal, SECRET, startOAuth } from '../support/oauth.ts'
 
 const CALLBACK = 'https://app.example.com/callback'
 
@@ -195,3 +195,39 @@ onBoth(t, 'H-67 of many who show one assertion at once, one gets a token', async
   const answers = await Promise.all(Array.from({ length: 8 }, again))
   t.same(answers.map(({ status }) => status).sort(), [200, 401, 401, 401, 401, 401, 401, 401])
 })
+
+t.test(
+  'H-43 IDN-18 whoever calls with a key of the database or a token of OAuth is told by the gateway alone',
+  async t => {
+    const gateway = await startOAuth(t, { clients: [machine] })
+    const { issuer, call, upstream } = gateway
+    await addUser(gateway, 'alice', { roles: { staff: ['orders.read'] } })
+    const post = (path: string, body: object, token?: string) =>
+      call(path, {
+        method: 'POST',
+        token,
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(body)
+      })
+    const { access_token } = (await post('/auth/login', { username: 'alice', password: PASSWORD })).json
+    const { id, key } = (await post('/api-keys', { name: 'Import' }, access_token)).json
+    const as = await discover(issuer)
+    const client = { client_id: 'machine' }
+    const given = await oauth.clientCredentialsGrantRequest(as, client, oauth.ClientSecretBasic(SECRET), {}, insecure)
+    const token = (await oauth.processClientCredentialsResponse(as, client, given)).access_token
+    const names =
+      'X-User,X-User-Id,X-USER-NAME,x_user_roles,X-User_Permissions,X-Client-ID,x_client_id,X-Auth-Method,X-Consumer-Id'
+    const forged = Object.fromEntries(names.split(',').map(name => [name, 'forged']))
+    for (const [credential, told] of [
+      [{ 'x-api-key': key }, { 'x-client-id': id, 'x-user-name': 'Import', 'x-user-roles': 'staff' }],
+      [{ authorization: `Bearer ${token}` }, { 'x-client-id': 'machine', 'x-user-permissions': 'orders.read' }],
+      [{ authorization: `Bearer ${access_token}` }, { 'x-user-roles': 'staff', 'x-user-permissions': 'orders.read' }]
+    ] as const) {
+      t.equal((await call('/any', { headers: { ...forged, ...credential } })).status, 200)
+      const { headers } = upstream.last()
+      t.match(headers, told)
+      t.notMatch(JSON.stringify(headers), 'forged')
+      t.notMatch(JSON.stringify(headers), Object.values(credential)[0], 'nor is the credential passed on')
+    }
+  }
+)

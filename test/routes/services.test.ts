@@ -14,7 +14,7 @@ async function start(t: Test, kind: 'sqlite' | 'postgres' = 'sqlite', document: 
 
 onBoth(
   t,
-  'REG-01 REG-02 REG-04 REG-25 C-33 a service is registered, served, read and deregistered',
+  'REG-01 REG-02 REG-04 REG-09 REG-25 C-33 a service is registered, served, read and deregistered',
   async (t, kind) => {
     const upstream = await startUpstream(t)
     const { call } = await start(t, kind)
@@ -57,7 +57,9 @@ onBoth(
           public: false,
           required_roles: ['user', 'admin'],
           deprecated: false,
-          version: '1.0.0'
+          version: '1.0.0',
+          created_at: /^\d{4}-\d\d-\d\dT.*Z$/,
+          updated_at: /Z$/
         },
         { path: '/projects/{project_id}', public: true, required_roles: [] }
       ],
@@ -89,6 +91,28 @@ onBoth(
     t.equal((await deregister(call, id)).status, 404)
   }
 )
+
+t.test('REG-10 a definition says how its instances are called, and is served so', async t => {
+  const [one, two] = [await startUpstream(t, undefined, 'one'), await startUpstream(t, undefined, 'two')]
+  const { call } = await start(t)
+  const definition = {
+    name: 'tools',
+    description: 'Tools',
+    instances: [{ url: one.url }, { url: two.url }],
+    load_balancer_type: 'round_robin',
+    timeout_config: { connect: '1s' },
+    retry_config: { attempts: 2 },
+    endpoints: [{ path: '/tools', public: true, name: 'tools' }]
+  }
+  const { status, json } = await register(call, definition)
+  t.equal(status, 201)
+  const { endpoints: _, ...rest } = definition
+  t.match((await call(`/services/${json.id}`, { token: boss })).json, rest)
+  const from = await Promise.all([1, 2, 3, 4].map(async () => (await call('/api/v1/tools')).json.from))
+  t.same(from.sort(), ['one', 'one', 'two', 'two'])
+  await two.crash()
+  for (let i = 0; i < 4; i++) t.equal((await call('/api/v1/tools')).json.from, 'one', 'the other one is tried')
+})
 
 t.test('REG-05 REG-06 REG-08 services and routes of files and registry are shown side by side', async t => {
   const upstream = await startUpstream(t)
