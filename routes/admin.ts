@@ -1,5 +1,5 @@
 import type { FastifyPluginAsync } from 'fastify'
-import { writeAudit } from '../src/database/audit.ts'
+import { noteChange, writeAudit } from '../src/database/audit.ts'
 import type { Database } from '../src/database/database.ts'
 import { refuse } from '../src/errors.ts'
 import { readTimes } from '../src/identity/claims.ts'
@@ -83,9 +83,15 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
     answers: { 200: SWITCH },
     refuses: ['not_found']
   })
-  app.patch<{ Body: { id: string; enabled: boolean } }>('/routes', toggle, async ({ body }) => {
+  app.patch<{ Body: { id: string; enabled: boolean } }>('/routes', toggle, async request => {
+    const { body } = request
     if (!(await control.setRouteEnabled(body.id, body.enabled)))
       throw refuse('not_found', { details: `There is no route "${body.id}".` })
+    await noteChange(runtime, {
+      ...auditOf(request, runtime),
+      action: `route.${body.enabled ? 'enable' : 'disable'}`,
+      target: `route:${body.id}`
+    })
     return body
   })
 
@@ -101,8 +107,10 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
   app.delete<{ Params: { consumer: string } }>(
     '/rate-limits/:consumer',
     administrators('Forgets what a caller has used', { params: CONSUMER, answers: { 204: null } }),
-    async ({ params }, reply) => {
-      await fromStore(runtime.store.reset(subjectOf(params.consumer), snapshot.rateLimits))
+    async (request, reply) => {
+      const target = subjectOf(request.params.consumer)
+      await fromStore(runtime.store.reset(target, snapshot.rateLimits))
+      await noteChange(runtime, { ...auditOf(request, runtime), action: 'rate_limits.reset', target })
       return reply.code(204).send()
     }
   )
@@ -128,9 +136,10 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
   const { jwt, issuers } = snapshot.identity
   const skewMs = Math.max(jwt.clock_skew, ...issuers.map(issuer => issuer.clock_skew))
   const revocation = administrators('Takes a token back', { body: REVOCATION, answers: { 204: null } })
-  app.post<{ Body: Revocation }>('/revocations', revocation, async ({ body }, reply) => {
-    const { key, ttlMs } = readRevocation(body, skewMs, runtime.clock.now())
+  app.post<{ Body: Revocation }>('/revocations', revocation, async (request, reply) => {
+    const { key, ttlMs } = readRevocation(request.body, skewMs, runtime.clock.now())
     await fromStore(runtime.revocations.revoke([{ key, ttlMs }]))
+    await noteChange(runtime, { ...auditOf(request, runtime), action: 'token.revoke', target: `token:${key}` })
     return reply.code(204).send()
   })
 }

@@ -6,6 +6,7 @@ import { type ConfigSources, createSnapshot, readDocument, type SourceDocument }
 import { ConfigError, formatProblem } from './config/problem.ts'
 import type { Snapshot } from './config/snapshot.ts'
 import { type Seen, seenNow, watchFiles } from './config/watch.ts'
+import { noteChange } from './database/audit.ts'
 import { type Database, openDatabase } from './database/database.ts'
 import { DatabaseError } from './database/database-error.ts'
 import { refuse } from './errors.ts'
@@ -299,7 +300,15 @@ export class Gateway implements Control {
     this.#error = undefined
     const plugins = this.#changedPlugins(files).map(name => `~ plugin ${name}`)
     this.#files = files
-    await this.#serve(built, { since, plugins })
+    const changes = await this.#serve(built, { since, plugins })
+    await noteChange(runtime, {
+      at: runtime.clock.now(),
+      actor: 'gateway',
+      action: 'configuration.apply',
+      target: 'configuration',
+      before: { version: before.version },
+      after: { version: this.snapshot.version, changes }
+    })
     for (const problem of files.snapshot.warnings) runtime.log.warn(formatProblem(problem))
     if (before.logging.level !== files.snapshot.logging.level) runtime.log.level = files.snapshot.logging.level
     const [started, now] = [this.#atStart, settingsOfTheProcess(files.snapshot)]
@@ -309,13 +318,14 @@ export class Gateway implements Control {
   }
 
   /**
+   * Puts a generation in charge; returns what is other than before, in words.
    * @param since when it was begun to be made, for the log
    * @param routes whether nothing but routes and services has changed
    */
   async #serve(
     { loaded, generation }: Built,
     { since, routes = false, plugins = [] }: { since: number; routes?: boolean; plugins?: readonly string[] }
-  ): Promise<void> {
+  ): Promise<string[]> {
     const { runtime } = this
     const before = this.snapshot
     this.#loaded = loaded
@@ -327,6 +337,7 @@ export class Gateway implements Control {
       { generation: loaded.snapshot.version, took_ms: took },
       `configuration ${shortVersion(before)} → ${shortVersion(loaded.snapshot)}: ${changes.join(', ') || 'no visible change'}  (swap ${took} ms)`
     )
+    return changes
   }
 
   async #build(loaded: Loaded): Promise<Generation> {

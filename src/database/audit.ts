@@ -1,5 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import type { Kysely, Selectable, Transaction } from 'kysely'
+import type { Logger } from 'pino'
+import type { Database } from './database.ts'
+import { isUnreachable } from './database-error.ts'
 import type { AuditTable, Tables } from './tables.ts'
 
 /** Something that somebody did, or tried to. */
@@ -19,6 +22,23 @@ export interface AuditEntry {
   readonly details?: string | undefined
   readonly clientIp?: string | undefined
   readonly requestId?: string | undefined
+}
+
+/**
+ * Notes a change that was made outside the database, and need not wait for it: while the database is out of reach, or where
+ * there is none, the entry is in the log.
+ */
+export async function noteChange(
+  { database, log }: { readonly database: Database | undefined; readonly log: Logger },
+  change: Omit<AuditEntry, 'outcome'>
+): Promise<void> {
+  const entry: AuditEntry = { ...change, outcome: 'changed' }
+  try {
+    if (database !== undefined) return await writeAudit(database.db, [entry])
+  } catch (error) {
+    if (!isUnreachable(error)) throw error
+  }
+  log.info({ audit: entry }, 'changed')
 }
 
 /** Writes entries to the audit log (OBS-33), within the transaction that they are about: no change is without its entry. */

@@ -26,7 +26,7 @@ export interface Host<C extends Compiled> {
   /** Compiles the configuration with these services. @throws {ConfigError} */
   compile(services: readonly RegisteredService[]): Promise<C>
   /** Puts in charge what has been compiled. */
-  serve(compiled: C): Promise<void>
+  serve(compiled: C): Promise<unknown>
   /** Lets go of what has been compiled. */
   discard(compiled: C): Promise<void>
   /** One thing at a time, reloads included. */

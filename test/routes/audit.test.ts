@@ -101,3 +101,32 @@ t.test('OBS-33 a gateway without a database has no audit log', async t => {
   const { call } = await startGateway(t, {})
   t.equal((await call('/admin/audit', { token: boss })).status, 404)
 })
+
+t.test('OBS-33 ADM-05 changes that are not made in the database are in the audit log, too', async t => {
+  const document = {
+    services: { s: { url: 'http://127.0.0.1:1' } },
+    routes: [{ id: 'the-one', path: '/x', service: 's' }]
+  }
+  const { gateway, call, configure } = await withDatabase(t, 'sqlite', document)
+  const send = (method: string, path: string, body: object) =>
+    call(path, { method, token: boss, headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
+  t.equal((await send('PATCH', '/admin/routes', { id: 'the-one', enabled: false })).status, 200)
+  t.equal((await call('/admin/rate-limits/user:alice', { method: 'DELETE', token: boss })).status, 204)
+  t.equal((await send('POST', '/admin/revocations', { jti: 'abc', seconds: 60 })).status, 204)
+  const before = gateway.snapshot.version
+  configure({ storage: gateway.snapshot.storage, ...document, routes: [{ id: 'another', path: '/y', service: 's' }] })
+  await gateway.reload()
+  const { data } = (await call('/admin/audit?outcome=changed', { token: boss })).json
+  const changes = (data as Record<string, unknown>[]).filter(({ action }) => action !== 'user.create')
+  t.match(changes, [
+    {
+      actor: 'gateway',
+      action: 'configuration.apply',
+      before: { version: before },
+      after: { version: gateway.snapshot.version, changes: /another/ }
+    },
+    { actor: 'user:root', action: 'token.revoke', target: 'token:abc', client_ip: '127.0.0.1' },
+    { actor: 'user:root', action: 'rate_limits.reset', target: 'user:alice' },
+    { actor: 'user:root', action: 'route.disable', target: 'route:the-one', request_id: /^req_/ }
+  ])
+})
