@@ -230,7 +230,8 @@ t.test('DOC-04 IDN-24 operations refuse as the document says', async t => {
       const ask = (token?: string) => call(url, { method, headers, ...body, token })
       const mayBeAnybody = security.length === 0 || security.some(way => Object.keys(way).length === 0)
       if (!mayBeAnybody) t.equal((await ask()).status, 401, `${what} without credentials`)
-      if ('403' in responses)
+      // What is a user's own asks for no role: it is refused to applications that act for him.
+      if ('403' in responses && !/^\/(?:auth|users)\//.test(path))
         t.equal((await ask(token({ roles: ['nobody'], permissions: [] }))).status, 403, `${what} without the role`)
       const { status } = await ask(token({ roles: ['admin'] }))
       t.ok(status in responses, `${what} answered ${status}`)
