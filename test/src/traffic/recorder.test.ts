@@ -128,8 +128,10 @@ t.test('OBS-22 a configuration that is refused does not decide how long what hap
       path: '/',
       status_code: 200,
       response_time_ms: 1,
+      request_size_bytes: 0,
+      response_size_bytes: 0,
       created_at: START
-    } as never)
+    })
     .execute()
   const left = async () => {
     await recorder.upkeep()
