@@ -271,6 +271,11 @@ async function withRoles(db: Queries, rows: readonly Selectable<UsersTable>[]): 
   return rows.map(row => userOf(row, byUser.get(row.id) ?? []))
 }
 
+/** What people call a user. */
+export function displayName({ firstName, lastName, username }: User): string {
+  return [firstName, lastName].filter(part => part !== undefined && part !== '').join(' ') || username
+}
+
 function userOf(row: Selectable<UsersTable>, roles: readonly { name: string; permissions: string }[]): User {
   return {
     id: row.id,

@@ -1,4 +1,4 @@
-import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { IdentitySettings } from '../config/schema.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Consumer } from './consumer.ts'
@@ -26,7 +26,7 @@ export class ApiKeyError extends Error {
 
 /** The SHA-256 of an API key. Keys are long and random, so a fast hash keeps them as well as a slow one. */
 export function hashApiKey(key: string): Buffer {
-  return createHash('sha256').update(key).digest()
+  return hash('sha256', key, 'buffer')
 }
 
 /** 32 letters, so that five bits of chance are one of them; none that is taken for another. */

@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto'
 import type { Queries } from '../database/users.ts'
+import { uuidOf } from '../runtime/uuid.ts'
 
 /** That a registered endpoint lets whoever has a role pass (AZN-02). */
 export interface EndpointPermission {
@@ -40,7 +40,7 @@ export async function endpointPermissions(
       const role = byName.get(name)
       if (role === undefined) return []
       return {
-        id: idOf(endpoint.id, role.id),
+        id: uuidOf(`${endpoint.id} ${role.id}`),
         endpoint_id: endpoint.id,
         role_id: role.id,
         created_at: Math.max(endpoint.created_at, role.created_at),
@@ -49,12 +49,4 @@ export async function endpointPermissions(
       }
     })
   )
-}
-
-/** The same for the same two, always (RFC 9562 section 5.8). */
-function idOf(endpointId: string, roleId: string): string {
-  const bytes = createHash('sha256').update(`${endpointId} ${roleId}`).digest().subarray(0, 16)
-  bytes.writeUInt8((bytes.readUInt8(6) & 0x0f) | 0x80, 6)
-  bytes.writeUInt8((bytes.readUInt8(8) & 0x3f) | 0x80, 8)
-  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
 }

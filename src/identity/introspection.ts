@@ -1,6 +1,7 @@
 import { request } from 'undici'
 import type { Clock } from '../runtime/clock.ts'
 import { TwoGenerations } from '../runtime/two-generations.ts'
+import { readText } from './bounded-body.ts'
 import type { Claims } from './token-form.ts'
 import { untrusted } from './trouble.ts'
 
@@ -151,15 +152,9 @@ async function send(
     ...options,
     headers: { accept: 'application/json', ...headers }
   })
-  const chunks: Buffer[] = []
-  let bytes = 0
-  for await (const chunk of body as AsyncIterable<Buffer>) {
-    bytes += chunk.length
-    if (bytes > MOST_BYTES) throw new Error(`is larger than ${MOST_BYTES} bytes`)
-    chunks.push(chunk)
-  }
+  const text = await readText(body, MOST_BYTES)
   if (status !== 200) return { status, answer: {} }
-  const answer: unknown = JSON.parse(Buffer.concat(chunks).toString('utf8'))
+  const answer: unknown = JSON.parse(text)
   if (typeof answer !== 'object' || answer === null || Array.isArray(answer)) throw new Error('answered no JSON object')
   return { status, answer: answer as Claims }
 }

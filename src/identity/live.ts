@@ -95,7 +95,8 @@ export class LiveIdentity {
         const row = found.get(id)
         const version = row?.token_version ?? Number.POSITIVE_INFINITY
         const since = row?.token_version_at ?? Number.POSITIVE_INFINITY
-        this.#users.set(id, { version, since, forgetAt })
+        // Two may read at once, and the older answer come last: versions only ever go up.
+        if (version >= (this.#users.get(id)?.version ?? 0)) this.#users.set(id, { version, since, forgetAt })
       }
     }
     if (users.length > 0) this.#tell()

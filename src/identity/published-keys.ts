@@ -1,5 +1,6 @@
 import { request } from 'undici'
 import type { Clock } from '../runtime/clock.ts'
+import { readText } from './bounded-body.ts'
 import { parseKeySet } from './key-set.ts'
 import { type KeySource, keysFor, type VerificationKey } from './keys.ts'
 
@@ -105,12 +106,5 @@ async function fetchText(url: string, signal: AbortSignal): Promise<string> {
     body.dump().catch(() => {})
     throw new Error(`answered ${statusCode}`)
   }
-  const chunks: Buffer[] = []
-  let bytes = 0
-  for await (const chunk of body as AsyncIterable<Buffer>) {
-    bytes += chunk.length
-    if (bytes > MOST_BYTES) throw new Error(`is larger than ${MOST_BYTES} bytes`)
-    chunks.push(chunk)
-  }
-  return Buffer.concat(chunks).toString('utf8')
+  return readText(body, MOST_BYTES)
 }

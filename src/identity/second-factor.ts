@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto'
+import { createCipheriv, createDecipheriv, hash, hkdfSync, randomBytes } from 'node:crypto'
 import type { Transaction } from 'kysely'
 import type { Snapshot } from '../config/snapshot.ts'
 import type { Database } from '../database/database.ts'
@@ -59,7 +59,7 @@ export class SecondFactor {
   async challenge(user: User): Promise<{ challenge: string; expiresInMs: number }> {
     const now = this.#runtime.clock.now()
     const challenge = `mfa_${randomBytes(32).toString('base64url')}`
-    const row = { hash: sha256(challenge), user_id: user.id, token_version: user.tokenVersion, attempts: 0 }
+    const row = { hash: hash('sha256', challenge), user_id: user.id, token_version: user.tokenVersion, attempts: 0 }
     await this.#database.transaction(trx => addChallenge(trx, { ...row, expires_at: now + CHALLENGE_MS }, now))
     return { challenge, expiresInMs: CHALLENGE_MS }
   }
@@ -67,7 +67,7 @@ export class SecondFactor {
   /** Whose challenge it is, if it may still be met. */
   async userOf(challenge: string): Promise<User | undefined> {
     const { db } = this.#database
-    const found = await findChallenge(db, sha256(challenge))
+    const found = await findChallenge(db, hash('sha256', challenge))
     if (found === undefined || found.expires_at <= this.#runtime.clock.now()) return undefined
     const user = await findUser(db, found.user_id)
     return user?.active && user.tokenVersion === found.token_version ? user : undefined
@@ -75,10 +75,10 @@ export class SecondFactor {
 
   /** Meets a challenge: it is over then. @returns whether the code is good, and there was a try left */
   async meet(trx: Transaction<Tables>, challenge: string, userId: string, code: string): Promise<boolean> {
-    const hash = sha256(challenge)
-    if (!(await tryChallenge(trx, hash, { most: TRIES, now: this.#runtime.clock.now() }))) return false
+    const challengeHash = hash('sha256', challenge)
+    if (!(await tryChallenge(trx, challengeHash, { most: TRIES, now: this.#runtime.clock.now() }))) return false
     if (!(await this.take(trx, userId, code))) return false
-    await endChallenge(trx, hash)
+    await endChallenge(trx, challengeHash)
     return true
   }
 
@@ -154,9 +154,5 @@ function recoveryCode(): string {
 }
 
 function recoveryHash(userId: string, code: string): string {
-  return sha256(`${userId} ${code.replace(/[\s-]/g, '').toLowerCase()}`)
-}
-
-function sha256(text: string): string {
-  return createHash('sha256').update(text).digest('hex')
+  return hash('sha256', `${userId} ${code.replace(/[\s-]/g, '').toLowerCase()}`)
 }

@@ -1,4 +1,4 @@
-import { createHash, randomBytes, randomUUID } from 'node:crypto'
+import { hash, randomBytes, randomUUID } from 'node:crypto'
 import type { Transaction } from 'kysely'
 import type { IdentitySettings } from '../config/schema.ts'
 import type { Snapshot } from '../config/snapshot.ts'
@@ -15,7 +15,7 @@ import {
   type Session
 } from '../database/sessions.ts'
 import type { Tables } from '../database/tables.ts'
-import { findUser, raiseTokenVersion, type User } from '../database/users.ts'
+import { displayName, findUser, raiseTokenVersion, type User } from '../database/users.ts'
 import { type GatewayError, refuse } from '../errors.ts'
 import type { Runtime } from '../runtime/runtime.ts'
 import type { Attempt } from './accounts.ts'
@@ -225,10 +225,6 @@ export class Sessions {
 }
 
 /** What services show people. */
-function displayName({ firstName, lastName, username }: User): string {
-  return [firstName, lastName].filter(name => name !== undefined).join(' ') || username
-}
-
 interface ShownToken {
   readonly family: Buffer
   readonly family_hash: string
@@ -242,7 +238,11 @@ interface ShownToken {
  */
 function newToken(family: Buffer): { token: string; family_hash: string; refresh_hash: string } {
   const bytes = Buffer.concat([family, randomBytes(TOKEN_BYTES)])
-  return { token: `srt_${bytes.toString('base64url')}`, family_hash: sha256(family), refresh_hash: sha256(bytes) }
+  return {
+    token: `srt_${bytes.toString('base64url')}`,
+    family_hash: hash('sha256', family),
+    refresh_hash: hash('sha256', bytes)
+  }
 }
 
 function readToken(token: string): ShownToken | undefined {
@@ -250,9 +250,5 @@ function readToken(token: string): ShownToken | undefined {
   if (text === undefined) return undefined
   const bytes = Buffer.from(text, 'base64url')
   const family = bytes.subarray(0, FAMILY_BYTES)
-  return { family, family_hash: sha256(family), refresh_hash: sha256(bytes) }
-}
-
-function sha256(bytes: Buffer): string {
-  return createHash('sha256').update(bytes).digest('hex')
+  return { family, family_hash: hash('sha256', family), refresh_hash: hash('sha256', bytes) }
 }

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { type GatewayError, refuse } from '../errors.ts'
 import type { Limit } from '../limits/limit.ts'
 import { network } from '../limits/plan.ts'
@@ -76,5 +76,5 @@ function tooMany(retryMs: number): GatewayError {
 
 /** What an account is counted under that is not there; what was typed may be a password, so it is kept nowhere. */
 export function strangersName(name: string): string {
-  return `?${createHash('sha256').update(name).digest('base64url').slice(0, 16)}`
+  return `?${hash('sha256', name, 'base64url').slice(0, 16)}`
 }

@@ -1,6 +1,5 @@
 import t from 'tap'
-import { noPostgres, onBoth, ownStorage } from '../support/database.ts'
-import { startFaultProxy } from '../support/fault-proxy.ts'
+import { noPostgres, onBoth, ownStorage, ownStorageBehind } from '../support/database.ts'
 import { type Answer, call } from '../support/gateway.ts'
 import { startProcess, writeConfiguration } from '../support/gateway-process.ts'
 import { type AccountsGateway, startAccounts } from '../support/logins.ts'
@@ -103,13 +102,8 @@ t.test(
   'STO-01 IDN-03 while the database is away tokens are good and logins wait; nothing is lost by it',
   { skip: noPostgres },
   async t => {
-    const storage = await ownStorage(t, 'postgres')
-    const through = new URL(storage.database_url as string)
-    const proxy = await startFaultProxy(t, Number(through.port))
-    through.port = String(proxy.port)
-    const { post, call, login, database } = await startAccounts(t, 'postgres', {
-      storage: { ...storage, database_url: through.href }
-    })
+    const { storage, proxy } = await ownStorageBehind(t)
+    const { post, call, login, database } = await startAccounts(t, 'postgres', { storage })
     await addUser(database, { username: 'alice' })
     const { access_token, refresh_token } = await login()
     await proxy.set({ kind: 'refuse' })

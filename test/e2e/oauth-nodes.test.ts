@@ -9,8 +9,7 @@ import { acquireAuthorizationServer } from '../../src/identity/oauth2/server.ts'
 import { SigningKeys } from '../../src/identity/oauth2/signing-keys.ts'
 import { systemClock } from '../../src/runtime/clock.ts'
 import { FakeClock } from '../support/clock.ts'
-import { noPostgres, onBoth, ownStorage } from '../support/database.ts'
-import { startFaultProxy } from '../support/fault-proxy.ts'
+import { noPostgres, onBoth, ownStorage, ownStorageBehind } from '../support/database.ts'
 import { freePort } from '../support/free-port.ts'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
 import {
@@ -250,11 +249,8 @@ t.test(
   'STO-03 IDN-27 while the database is away nobody gets tokens, those that are out are good, and it comes back by itself',
   { skip: noPostgres },
   async t => {
-    const storage = await ownStorage(t, 'postgres')
-    const through = new URL(storage.database_url as string)
-    const proxy = await startFaultProxy(t, Number(through.port))
-    through.port = String(proxy.port)
-    const gateway = await startOAuth(t, { storage: { ...storage, database_url: through.href }, clients })
+    const { storage, proxy } = await ownStorageBehind(t)
+    const gateway = await startOAuth(t, { storage, clients })
     const { issuer, call } = gateway
     await addUser(gateway, 'alice', { roles: { staff: ['orders.read'] } })
     const config = await discover(issuer, 'machine', SECRET)

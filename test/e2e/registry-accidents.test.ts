@@ -1,7 +1,6 @@
 import { join } from 'node:path'
 import t from 'tap'
-import { noPostgres, onBoth, ownStorage } from '../support/database.ts'
-import { startFaultProxy } from '../support/fault-proxy.ts'
+import { noPostgres, onBoth, ownStorage, ownStorageBehind } from '../support/database.ts'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
 import { boss, deregister, open, register, replace, startNode } from '../support/services.ts'
 import { until } from '../support/until.ts'
@@ -107,12 +106,7 @@ t.test(
   { skip: noPostgres },
   async t => {
     const upstream = await startUpstream(t)
-    const direct = await ownStorage(t, 'postgres')
-    const url = new URL(direct.database_url as string)
-    const proxy = await startFaultProxy(t, Number(url.port))
-    url.port = String(proxy.port)
-    url.hostname = '127.0.0.1'
-    const storage = { ...direct, database_url: url.href }
+    const { direct, storage, proxy } = await ownStorageBehind(t)
     const node = await startNode(t, storage, 'a')
     const other = await startNode(t, direct, 'b')
     await register(node.call, open('one', upstream.url))

@@ -1,8 +1,7 @@
 import t, { type Test } from 'tap'
 import type { Database } from '../../src/database/database.ts'
 import { hashApiKey } from '../../src/identity/api-key.ts'
-import { noPostgres, onBoth, ownStorage } from '../support/database.ts'
-import { startFaultProxy } from '../support/fault-proxy.ts'
+import { noPostgres, onBoth, ownStorage, ownStorageBehind } from '../support/database.ts'
 import type { Answer } from '../support/gateway.ts'
 import { addAlice, type Storage, startAccounts, startSilentWebSockets } from '../support/logins.ts'
 import { seeded } from '../support/random.ts'
@@ -162,12 +161,8 @@ t.test(
   'IDN-35 STO-06 while PostgreSQL is away, keys that have been seen go on and others get 503; it recovers alone',
   { skip: noPostgres },
   async t => {
-    const direct = await ownStorage(t, 'postgres')
-    const url = new URL(direct.database_url as string)
-    const proxy = await startFaultProxy(t, Number(url.port))
-    url.port = String(proxy.port)
-    url.hostname = '127.0.0.1'
-    const { api, use, call, database, login } = await start(t, 'postgres', { ...direct, database_url: url.href })
+    const { storage, proxy } = await ownStorageBehind(t)
+    const { api, use, call, database, login } = await start(t, 'postgres', storage)
     await addAlice(database)
     const { access_token } = await login()
     const make = async () => (await api('POST', '/api-keys', access_token, { name: 'k' })).json.key

@@ -5,6 +5,7 @@ import { pino } from 'pino'
 import type { Test } from 'tap'
 import { type Database, openDatabase } from '../../src/database/database.ts'
 import { type Clock, systemClock } from '../../src/runtime/clock.ts'
+import { startFaultProxy } from './fault-proxy.ts'
 
 /** Why the tests that need a PostgreSQL are skipped, for tap; false when there is one. */
 export const noPostgres =
@@ -50,4 +51,14 @@ export async function openTestDatabase(t: Test, kind: Database['kind'], clock: C
 /** Runs the same tests on both databases; the one that is not to be had is skipped. */
 export function onBoth(t: Test, name: string, test: (t: Test, kind: Database['kind']) => Promise<void>): void {
   for (const kind of KINDS) t.test(`${name} (${kind})`, { skip: kind === 'postgres' && noPostgres }, t => test(t, kind))
+}
+
+/** A PostgreSQL of the test's own, directly and behind a proxy that can keep it away. */
+export async function ownStorageBehind(t: Test, folder?: string) {
+  const direct = await ownStorage(t, 'postgres', folder)
+  const url = new URL(direct.database_url as string)
+  const proxy = await startFaultProxy(t, Number(url.port))
+  url.port = String(proxy.port)
+  url.hostname = '127.0.0.1'
+  return { direct, storage: { ...direct, database_url: url.href }, proxy }
 }

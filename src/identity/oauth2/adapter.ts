@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { type Adapter, type AdapterPayload, errors, Provider } from 'oidc-provider'
 import type { Database } from '../../database/database.ts'
 import { isUnreachable } from '../../database/database-error.ts'
@@ -55,7 +55,7 @@ export class DatabaseAdapter implements Adapter {
         model: this.#model,
         id: this.#keyOf(id),
         client_id: payload.clientId ?? null,
-        grant_id: grantId === undefined ? null : hash(grantId),
+        grant_id: grantId === undefined ? null : hash('sha256', grantId),
         uid: uid ?? null,
         payload: JSON.stringify(withoutIds(payload)),
         consumed_at: null,
@@ -67,7 +67,7 @@ export class DatabaseAdapter implements Adapter {
       }
       if (grantId === undefined || !OF_GRANTS.has(this.#model)) return saveArtifact(database.db, row)
       await database.transaction(async transaction => {
-        if (!(await holdGrant(transaction, database.kind, hash(grantId))))
+        if (!(await holdGrant(transaction, database.kind, hash('sha256', grantId))))
           throw new errors.InvalidGrant('grant not found')
         await saveArtifact(transaction, row)
       })
@@ -77,7 +77,7 @@ export class DatabaseAdapter implements Adapter {
   find(id: string): Promise<AdapterPayload | undefined> {
     if (this.#model === 'Client') return reachable(() => this.#context.findClient(id))
     const { handle } = this.#context
-    if (!SIGNED_MODELS.has(this.#model)) return this.#find({ id: hash(id) }, id)
+    if (!SIGNED_MODELS.has(this.#model)) return this.#find({ id: hash('sha256', id) }, id)
     if (!id.startsWith(handle)) return Promise.resolve(undefined)
     const jti = id.slice(handle.length)
     return this.#find({ id: jti }, jti)
@@ -135,7 +135,7 @@ export class DatabaseAdapter implements Adapter {
 
   /** Ends a grant with everything that came of it, its access tokens included. oidc-provider asks each of its models for this. */
   revokeByGrantId(grantId: string): Promise<void> {
-    return reachable(() => this.#revoke(hash(grantId)))
+    return reachable(() => this.#revoke(hash('sha256', grantId)))
   }
 
   async #revoke(grant: string): Promise<void> {
@@ -158,12 +158,8 @@ export class DatabaseAdapter implements Adapter {
   }
 
   #keyOf(id: string): string {
-    return SIGNED_MODELS.has(this.#model) ? id : hash(id)
+    return SIGNED_MODELS.has(this.#model) ? id : hash('sha256', id)
   }
-}
-
-function hash(id: string): string {
-  return createHash('sha256').update(id).digest('hex')
 }
 
 /** What is kept is not what its holder shows: not the id itself, nor that of the browser's cookie. */

@@ -1,4 +1,4 @@
-import { createHash, timingSafeEqual } from 'node:crypto'
+import { hash, timingSafeEqual } from 'node:crypto'
 import type { ClientMetadata } from 'oidc-provider'
 import type { OAuthClientSettings } from '../../config/schema.ts'
 import { parseKeySet } from '../key-set.ts'
@@ -22,7 +22,7 @@ export const ROLES_SCOPE = 'roles'
 
 /** Secrets are long and random, so a fast hash keeps them as well as a slow one. */
 export function hashSecret(secret: string): string {
-  return createHash('sha256').update(secret).digest('hex')
+  return hash('sha256', secret)
 }
 
 /** Whether `secret` is the one of this hash; takes as long for a wrong one (H-64). */

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 
 /**
  * The pages that people see: made here, complete in themselves, the same without JavaScript, which they have none of.
@@ -19,7 +19,7 @@ ul{padding-left:1.2rem}
 .quiet{color:GrayText;font-size:.9rem;overflow-wrap:anywhere}
 `
 
-const STYLE_HASH = createHash('sha256').update(STYLE).digest('base64')
+const STYLE_HASH = hash('sha256', STYLE, 'base64')
 
 /**
  * What the pages may do: nothing but look like this, and send their form here.

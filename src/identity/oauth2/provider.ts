@@ -16,6 +16,7 @@ import {
 } from 'oidc-provider'
 import type { Logger } from 'pino'
 import type { User } from '../../database/users.ts'
+import { displayName } from '../../database/users.ts'
 import { GatewayError } from '../../errors.ts'
 import type { Attempt } from '../accounts.ts'
 import { type AdapterContext, DatabaseAdapter } from './adapter.ts'
@@ -24,7 +25,7 @@ import { ENDPOINTS } from './endpoints.ts'
 import { errorPage, loggedOutPage, logoutPage, PAGE_FIELDS, pagePolicy, targetsOf } from './pages.ts'
 import { withinScope } from './scope.ts'
 import { ALGORITHM, type SigningKeys } from './signing-keys.ts'
-import { CLAIMS_OF, type Logins, nameOf, type OAuthUsers, sessionOf, userClaims } from './users.ts'
+import { CLAIMS_OF, type Logins, type OAuthUsers, sessionOf, userClaims } from './users.ts'
 
 /** Life of a code between two requests of one client, in seconds. */
 const CODE_SECONDS = 60
@@ -287,7 +288,7 @@ async function ofUser(token: AccessToken, scope: string[], users: OAuthUsers) {
   const user = await users.find(token.accountId)
   if (user === undefined) throw new errors.InvalidGrant('the user is gone')
   return {
-    name: nameOf(user),
+    name: displayName(user),
     ...withinScope(user, scope),
     ...(user.tier === undefined ? {} : { tier: user.tier }),
     sid: sessionOf(token.sessionUid),

@@ -1,10 +1,11 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import type { Database } from '../../database/database.ts'
 import { isDuplicate } from '../../database/database-error.ts'
 import { isSessionAlive } from '../../database/oauth.ts'
 import { beginSession, endSession } from '../../database/sessions.ts'
-import { findUser, type User } from '../../database/users.ts'
+import { displayName, findUser, type User } from '../../database/users.ts'
 import type { Clock } from '../../runtime/clock.ts'
+import { uuidOf } from '../../runtime/uuid.ts'
 import type { Accounts, Attempt } from '../accounts.ts'
 
 /** How people prove who they are: as they do for `POST /auth/login`. */
@@ -24,10 +25,7 @@ export interface Login {
  * OAuth, too. oidc-provider keeps nothing of ours with its own session, so the id follows from that one's.
  */
 export function sessionOf(uid: string | undefined): string {
-  const bytes = createHash('sha256').update(String(uid)).digest().subarray(0, 16)
-  bytes[6] = ((bytes[6] as number) & 0x0f) | 0x80
-  bytes[8] = ((bytes[8] as number) & 0x3f) | 0x80
-  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
+  return uuidOf(String(uid))
 }
 
 /** What each scope of OpenID Connect lets through of who somebody is. */
@@ -39,7 +37,7 @@ export const CLAIMS_OF: Readonly<Record<string, string[]>> = {
 /** Who a user is, in OpenID Connect's words. @param scope what is let through; everything if not given */
 export function userClaims(user: User, scope: readonly string[] = Object.keys(CLAIMS_OF)): { sub: string } {
   const all: Record<string, string | undefined> = {
-    name: nameOf(user),
+    name: displayName(user),
     given_name: user.firstName,
     family_name: user.lastName,
     preferred_username: user.username,
@@ -48,11 +46,6 @@ export function userClaims(user: User, scope: readonly string[] = Object.keys(CL
   const wanted = scope.flatMap(word => CLAIMS_OF[word] ?? [])
   const claims = Object.fromEntries(wanted.flatMap(name => (all[name] === undefined ? [] : [[name, all[name]]])))
   return { sub: user.id, ...claims }
-}
-
-/** What people call a user. */
-export function nameOf({ firstName, lastName, username }: User): string {
-  return [firstName, lastName].filter(part => part !== undefined && part !== '').join(' ') || username
 }
 
 /** The accounts, as OAuth asks for them. */

@@ -4,8 +4,7 @@ import type { Database } from '../../../src/database/database.ts'
 import { DatabaseError } from '../../../src/database/database-error.ts'
 import { makeApiKey } from '../../../src/identity/api-key.ts'
 import { FakeClock } from '../../support/clock.ts'
-import { noPostgres, onBoth, ownStorage } from '../../support/database.ts'
-import { startFaultProxy } from '../../support/fault-proxy.ts'
+import { noPostgres, onBoth, ownStorageBehind } from '../../support/database.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { many, tally } from '../../support/many.ts'
 import { token } from '../../support/tokens.ts'
@@ -345,13 +344,8 @@ t.test(
   { skip: noPostgres },
   async t => {
     const { url } = await startUpstream(t)
-    const { database_url = '', ...storage } = await ownStorage(t, 'postgres', temporaryFolder(t))
-    const through = new URL(database_url)
-    const proxy = await startFaultProxy(t, Number(through.port))
-    through.port = String(proxy.port)
-    const { port, counted, recorder, lines } = await startRecording(t, 'postgres', document(url), {
-      storage: { ...storage, database_url: through.href }
-    })
+    const { storage, proxy } = await ownStorageBehind(t, temporaryFolder(t))
+    const { port, counted, recorder, lines } = await startRecording(t, 'postgres', document(url), { storage })
     await many(port, 2, '/hello/1')
     await counted(2)
     await proxy.set({ kind: 'refuse' })
