@@ -47,13 +47,13 @@ function ownEndpoint({ exchange, routeOptions }: FastifyRequest): string {
 function measure({ clock }: Runtime): (exchange: Exchange) => void {
   return exchange => {
     exchange.durationMs = clock.monotonic() - exchange.startedAt
-    const { series, route, response } = exchange
+    const { series, target, response } = exchange
     if (series !== undefined) {
       series.active--
       series.observe(exchange.status, exchange.durationMs / 1000)
     }
-    if (route !== undefined && exchange.upstreamMs >= 0)
-      route.serviceMetrics.answered(response.statusCode, exchange.upstreamMs / 1000)
+    if (target !== undefined && exchange.upstreamMs >= 0)
+      target.series.answered(response.statusCode, exchange.upstreamMs / 1000)
   }
 }
 

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto'
 import httpProxy from '@fastify/http-proxy'
 import type { FastifyInstance, RouteHandlerMethod } from 'fastify'
 import type { RewriteConfig, RouteConfig, Snapshot } from '../src/config/snapshot.ts'
@@ -11,7 +10,8 @@ import type { Runtime } from '../src/runtime/runtime.ts'
 import { Stretches } from '../src/runtime/stretches.ts'
 import { quote } from '../src/telemetry/access-log.ts'
 import type { RequestMetrics } from '../src/telemetry/metrics.ts'
-import { Service, type ServiceConfig } from '../src/upstream/service.ts'
+import type { ServiceConfig } from '../src/upstream/service.ts'
+import type { Target } from '../src/upstream/target.ts'
 
 /**
  * Mounts in one context. Fastify asks the children of a context one inside the other whether they are ready, so that a
@@ -38,6 +38,12 @@ export interface MountOptions {
   onLease(key: string): void
 }
 
+export interface Mounted {
+  readonly routes: Route[]
+  /** Whom they lead to. */
+  readonly targets: readonly Target[]
+}
+
 declare module 'fastify' {
   interface FastifyContextConfig {
     /** What answers instead of the handler of the mount. */
@@ -53,21 +59,21 @@ declare module 'fastify' {
 export async function mountRoutes(
   app: FastifyInstance,
   { snapshot, runtime, tunnels, onLease }: MountOptions
-): Promise<Route[]> {
+): Promise<Mounted> {
   const context = forwardContext(snapshot, runtime, tunnels)
   // The mount's own handler resolves the destination anew, with three URL objects and the query parsed and written again:
   // 15 % of a request's whole cost, for checks that the door has made already.
   app.addHook('onRoute', options => {
     if (options.config?.forward !== undefined) options.handler = options.config.forward
   })
-  const services = new Map<string, Service>()
-  const serviceOf = (name: string): Service => {
-    const service = services.get(name) ?? acquireService(snapshot, name, runtime, onLease)
-    services.set(name, service)
-    return service
+  const targets = new Map<string, Target>()
+  const targetOf = (name: string): Target => {
+    const target = targets.get(name) ?? compileTarget(snapshot.services.get(name) as ServiceConfig, runtime, onLease)
+    targets.set(name, target)
+    return target
   }
   const enabled = snapshot.routes.filter(route => route.enabled)
-  const routes = enabled.map((config, i) => compileRoute(config, `/ ${i}`, serviceOf(config.service), runtime.metrics))
+  const routes = enabled.map((config, i) => compileRoute(config, `/ ${i}`, targetOf(config.service), runtime.metrics))
   const stretches = new Stretches(runtime.clock)
   for (let start = 0; start < routes.length; start += GROUP) {
     await app.register(async group => {
@@ -78,7 +84,7 @@ export async function mountRoutes(
       }
     })
   }
-  return routes
+  return { routes, targets: [...targets.values()] }
 }
 
 function mount(app: FastifyInstance, route: Route, config: RouteConfig, context: ForwardContext): PromiseLike<unknown> {
@@ -119,24 +125,21 @@ function forwardContext(snapshot: Snapshot, runtime: Runtime, tunnels: Set<Tunne
     revocations,
     isOver: consumer => live.isOver(consumer) || storedKeys?.isOver(consumer) === true,
     tunnels,
-    websocketIdleMs,
-    failed: (route, stage) => route.serviceMetrics.failed(stage)
+    websocketIdleMs
   }
 }
 
-/** The service behind a route, shared with every generation that has it in the very same configuration. */
-function acquireService(snapshot: Snapshot, name: string, runtime: Runtime, onLease: (key: string) => void): Service {
-  const config = snapshot.services.get(name) as ServiceConfig
-  const key = `service:${name}:${createHash('sha256').update(JSON.stringify(config)).digest('hex')}`
-  onLease(key)
-  return runtime.leases.acquire(
-    key,
-    () => new Service(config, runtime.clock),
-    service => service.close()
-  )
+function compileTarget(config: ServiceConfig, runtime: Runtime, onLease: (key: string) => void): Target {
+  const service = runtime.services.acquire(config, onLease)
+  return {
+    service,
+    balancer: service.balancer,
+    series: runtime.metrics.service(config.name),
+    logFields: `,"service":${quote(config.name)}`
+  }
 }
 
-function compileRoute(config: RouteConfig, slot: string, service: Service, metrics: RequestMetrics): Route {
+function compileRoute(config: RouteConfig, slot: string, target: Target, metrics: RequestMetrics): Route {
   const authentication = config.concerns.authentication?.options as
     | { forward_credentials?: boolean }
     | string
@@ -144,10 +147,9 @@ function compileRoute(config: RouteConfig, slot: string, service: Service, metri
   return {
     ...config,
     slot,
-    service,
+    target,
     metrics: metrics.endpoint(config.label),
-    serviceMetrics: metrics.service(service.name),
-    logFields: `,"route":${quote(config.id)},"service":${quote(service.name)}`,
+    logFields: `,"route":${quote(config.id)}`,
     rewrite: config.rewrite === undefined ? undefined : compileRewrite(config.rewrite, config),
     answersPreflights: config.concerns.cors !== undefined,
     maxBodyBytes: (config.concerns.body_limit?.options as number | undefined) ?? 0,

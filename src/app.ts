@@ -19,6 +19,8 @@ import type { Runtime } from './runtime/runtime.ts'
 import { within } from './runtime/within.ts'
 import { lazyCompilers } from './schema-compilers.ts'
 import type { SeriesKind } from './telemetry/metrics.ts'
+import type { ServiceConfig } from './upstream/service.ts'
+import type { Target } from './upstream/target.ts'
 
 /** Where requests go that the door has refused: to the same hooks, log and error format as all others. */
 const REFUSED = '/ refused'
@@ -77,6 +79,7 @@ export class Generation {
   readonly table: RouteTable<Destination>
   readonly #runtime: Runtime
   readonly #tunnels: Set<Tunnel>
+  readonly #targets: readonly Target[]
   readonly #leases: readonly string[]
   readonly #unfollow: readonly ((() => void) | undefined)[]
   #inFlight = 0
@@ -91,6 +94,7 @@ export class Generation {
     table: RouteTable<Destination>,
     runtime: Runtime,
     tunnels: Set<Tunnel>,
+    targets: readonly Target[],
     leases: readonly string[]
   ) {
     this.snapshot = snapshot
@@ -98,6 +102,7 @@ export class Generation {
     this.table = table
     this.#runtime = runtime
     this.#tunnels = tunnels
+    this.#targets = targets
     this.#leases = leases
     const reconsider = (): void => {
       for (const tunnel of tunnels) tunnel.reconsider()
@@ -108,6 +113,12 @@ export class Generation {
   /** Requests and WebSockets that are not at their end yet. */
   get inFlight(): number {
     return this.#inFlight
+  }
+
+  /** From now on this is what is served: services learn what it says of their instances. */
+  takeOver(): void {
+    for (const { service } of this.#targets)
+      this.#runtime.services.enter(service, this.snapshot.services.get(service.name) as ServiceConfig)
   }
 
   /** Decides where a request belongs and hands it to Fastify. */
@@ -287,11 +298,11 @@ export async function createGeneration(snapshot: Snapshot, build: Build): Promis
       }
     })
     await app.register(ownRoutes, { snapshot, runtime, control })
-    const routes = await mountRoutes(app, { snapshot, runtime, tunnels, onLease: key => leases.push(key) })
+    const { routes, targets } = await mountRoutes(app, { snapshot, runtime, tunnels, onLease: key => leases.push(key) })
     await app.ready()
     if (problems.length > 0) throw new ConfigError(problems)
     const table = new RouteTable<Destination>([...routes, ...own()])
-    return new Generation(snapshot, app, table, runtime, tunnels, leases)
+    return new Generation(snapshot, app, table, runtime, tunnels, targets, leases)
   } catch (error) {
     if (app !== undefined) await closeApp(app, runtime)
     for (const key of leases) runtime.leases.release(key)

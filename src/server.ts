@@ -104,6 +104,7 @@ export class GatewayServer {
   swap(next: Generation, { routes: onlyRoutes = false } = {}): void {
     const old = this.#current
     this.#current = next
+    next.takeOver()
     const { metrics, recorder, clock } = this.#runtime
     metrics.generation = { version: next.snapshot.version, since: clock.now() }
     recorder?.configure(next.snapshot.recording)

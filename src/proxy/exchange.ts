@@ -6,6 +6,7 @@ import type { Consumer } from '../identity/consumer.ts'
 import type { RequestView } from '../routing/table.ts'
 import type { EndpointSeries } from '../telemetry/metrics.ts'
 import type { Deadline } from '../upstream/deadline.ts'
+import type { Target } from '../upstream/target.ts'
 import { connectionTokens, type HeaderBlock, isProtected, mayListFields, REQUEST, requestRule } from './headers.ts'
 import { lingerAtEnd } from './linger.ts'
 import { canonicalEnd, canonicalise, matchable } from './path.ts'
@@ -50,6 +51,8 @@ export class Exchange implements RequestView {
   client: string
 
   route: Route | undefined
+  /** The service that it goes to, once that is decided. */
+  target: Target | undefined
   /** Set when the door refuses the request; the answer is made by the same code as any other refusal. */
   refusal: GatewayError | undefined
   upgrade: Upgrade | undefined

@@ -5,9 +5,10 @@ import type { Revocations } from '../identity/revocation.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { RequestMetrics } from '../telemetry/metrics.ts'
 import { Deadline, type Deadlines } from '../upstream/deadline.ts'
+import type { Instance } from '../upstream/instance.ts'
 import type { Connection } from '../upstream/pool.ts'
 import { afterFailure, backoff, type Failure } from '../upstream/retry.ts'
-import type { Instance } from '../upstream/service.ts'
+import type { Target } from '../upstream/target.ts'
 import { addTrailers, latin1, writeHead } from './answer.ts'
 import { bodyTooLarge, COLLECT_BYTES, collect, RequestBody } from './body.ts'
 import type { Exchange } from './exchange.ts'
@@ -45,8 +46,6 @@ export interface ForwardContext {
   readonly tunnels: Set<Tunnel>
   /** A WebSocket on which nothing moves is closed after this, in milliseconds. */
   readonly websocketIdleMs: number
-  /** Told of every try that failed, for metrics and, one day, breakers. */
-  failed?(route: Route, stage: Stage): void
 }
 
 /** Sends a request to its route's service and the answer back. Everything that can go wrong ends in an answer or a cut. */
@@ -61,6 +60,7 @@ class Forwarding {
   readonly exchange: Exchange
   readonly route: Route
   readonly context: ForwardContext
+  readonly target: Target
   /** To the head of the answer. */
   readonly #deadline: Deadline
   /** To the head of this try's answer. */
@@ -86,13 +86,15 @@ class Forwarding {
     this.exchange = exchange
     this.route = route
     this.context = context
+    this.target = route.target
+    exchange.target = this.target
     this.#deadline = new Deadline(this)
   }
 
   start(): void {
     const { exchange, route, context } = this
     if (exchange.hasPassed(context.pseudonym)) return this.#give(refuse('loop_detected'))
-    route.service.budget.deposit()
+    this.target.service.budget.deposit()
     this.#path = route.rewrite === undefined ? exchange.path : route.rewrite(exchange)
     exchange.appendCredentials(exchange.upstreamFields, route.forwardCredentials)
     exchange.appendForwarding(exchange.upstreamFields, context.pseudonym)
@@ -121,7 +123,7 @@ class Forwarding {
   /** @param afresh on a connection that nobody has used before. */
   #try(afresh = false): void {
     const { exchange, route, context } = this
-    const instance = route.service.pick(this.#instance)
+    const instance = this.target.service.pick(this.target.balancer, exchange, this.#instance)
     if (instance === undefined)
       return this.#give(refuse('service_unavailable', { reason: 'no_target', headers: ['retry-after', '1'] }))
     this.#instance = instance
@@ -190,7 +192,7 @@ class Forwarding {
 
   /** The client does not take the answer as fast as it comes, and may not keep the service waiting for ever. */
   stalled(): void {
-    const { idleTimeoutMs } = this.route.service.config.pool
+    const { idleTimeoutMs } = this.target.service.config.pool
     if (idleTimeoutMs === 0) return
     this.#stall ??= new Deadline(this)
     this.context.deadlines.set(this.#stall, idleTimeoutMs)
@@ -214,17 +216,17 @@ class Forwarding {
     if (body?.clientGone) return this.#end()
     // What cannot even be put into words has not been tried.
     if (isUnspeakable(error)) return this.#give(refuse('bad_request', { reason: describe(error) }))
-    this.#note(stage, describe(error))
+    this.#failedAt(attempt, stage, describe(error))
     if (this.answered) return this.#cut()
 
-    if (!attempt.sent) this.route.service.unreachable(attempt.instance)
     const stale = stage === 'reset' && attempt.reused && !this.#replaced
     if (!this.#triesAgain(attempt.sent ? 'reset' : 'connect', stale)) this.#give(refusalOf(stage, error))
   }
 
   /** Tries again if that is of any use after `failure`. @returns whether it does */
   #triesAgain(failure: Failure, stale = false): boolean {
-    const { service, retry } = this.route
+    const { service } = this.target
+    const { retry } = this.route
     const { method, attempts: tries } = this.exchange
     const hasOther = this.#instance !== undefined && service.hasOther(this.#instance)
     switch (afterFailure(retry, { failure, method, body: this.#bodyState, tries, hasOther, stale })) {
@@ -244,8 +246,10 @@ class Forwarding {
     }
   }
 
-  #note(stage: Stage, details: string): void {
-    this.context.failed?.(this.route, stage)
+  /** A try has come to grief, which its service's health and metrics want to know. */
+  #failedAt(attempt: Attempt, stage: Stage, details: string): void {
+    this.target.series.failed(stage)
+    this.target.service.tried(attempt.instance, 0, stage, attempt.elapsedMs)
     this.exchange.reason = details === '' ? stage : `${stage}: ${details}`
   }
 
@@ -278,7 +282,7 @@ class Forwarding {
       return this.#give(refuse('request_timeout'))
     }
     // Between two tries there is a reason already: that of the last one.
-    if (attempt !== undefined) this.#note(stage, '')
+    if (attempt !== undefined) this.#failedAt(attempt, stage, '')
     if (deadline === this.#tryDeadline && this.#triesAgain('timeout')) return
     this.#give(refuse('gateway_timeout', { reason: this.exchange.reason, proxyStatus: LATE[stage] }))
   }
@@ -359,6 +363,11 @@ class Attempt {
     this.#forwarding = forwarding
     this.instance = instance
     this.#startedAt = forwarding.context.clock.monotonic()
+    instance.active++
+  }
+
+  get elapsedMs(): number {
+    return this.#forwarding.context.clock.monotonic() - this.#startedAt
   }
 
   /** It has no connection yet, since all are in use. */
@@ -375,7 +384,7 @@ class Attempt {
   /** Ends the try without a word to anybody. */
   cancel(): void {
     if (this.#over) return
-    this.#over = true
+    this.#end()
     if (this.#connection === undefined) this.instance.pool.forget(this)
     // Not undici's own `abort`, which opens another connection for the request that it has just given up.
     else this.instance.pool.discard(this.#connection)
@@ -393,7 +402,8 @@ class Attempt {
     if (status < 200 || this.#over) return true
     const forwarding = this.#forwarding
     const { exchange } = forwarding
-    exchange.upstreamMs = forwarding.context.clock.monotonic() - this.#startedAt
+    exchange.upstreamMs = this.elapsedMs
+    forwarding.target.service.tried(this.instance, status, undefined, exchange.upstreamMs)
     if (!forwarding.accepts(status)) return true
     // An early answer: the rest of the upload is of no use to anybody (RFC 9112 section 9.5).
     if (exchange.uploading) exchange.endConnection()
@@ -434,7 +444,7 @@ class Attempt {
     if (this.#over) return
     const connection = this.#connection as Connection
     if (connection.broken) return this.onError(new Error('the connection was reset within the answer'))
-    this.#over = true
+    this.#end()
     this.instance.pool.release(connection)
     const { exchange } = this.#forwarding
     if (trailers.length > 0 && exchange.acceptsTrailers) addTrailers(exchange, trailers)
@@ -447,9 +457,14 @@ class Attempt {
 
   onError(error: Error): void {
     if (this.#over) return
-    this.#over = true
+    this.#end()
     if (this.#connection !== undefined) this.instance.pool.discard(this.#connection)
     this.#forwarding.failed(this, stageOf(error, this), error)
+  }
+
+  #end(): void {
+    this.#over = true
+    this.instance.active--
   }
 
   /** Sends the head if no body came along with it: the first byte may be a long time coming. */

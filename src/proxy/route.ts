@@ -1,20 +1,19 @@
 import type { RouteMatch } from '../routing/table.ts'
-import type { Endpoint, ServiceSeries } from '../telemetry/metrics.ts'
+import type { Endpoint } from '../telemetry/metrics.ts'
 import type { RetryPolicy } from '../upstream/retry.ts'
-import type { Service } from '../upstream/service.ts'
+import type { Target } from '../upstream/target.ts'
 import type { Exchange } from './exchange.ts'
 
 /** A route as the request meets it: everything that its configuration said is decided. */
 export interface Route extends RouteMatch {
   /** How the configuration names its path. */
   readonly label: string
-  /** What is counted of it, and of its service. */
+  /** What is counted of it. */
   readonly metrics: Endpoint
-  readonly serviceMetrics: ServiceSeries
   /** The URL under which Fastify knows it; no request target can spell it. */
   readonly slot: string
-  readonly service: Service
-  /** `,"route":"…","service":"…"`: its part of the access log's line. */
+  readonly target: Target
+  /** `,"route":"…"`: its part of the access log's line. */
   readonly logFields: string
   /** The path to send, from the one that came; undefined leaves it as it is. */
   readonly rewrite: ((exchange: Exchange) => string) | undefined

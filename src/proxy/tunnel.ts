@@ -3,7 +3,8 @@ import type { Socket } from 'node:net'
 import { refuse } from '../errors.ts'
 import { http, https } from '../runtime/node.ts'
 import { Deadline } from '../upstream/deadline.ts'
-import type { Instance } from '../upstream/service.ts'
+import type { Instance } from '../upstream/instance.ts'
+import type { Target } from '../upstream/target.ts'
 import { answerFields } from './answer.ts'
 import type { Exchange, Upgrade } from './exchange.ts'
 import { type ForwardContext, refusalOf, type Stage } from './forward.ts'
@@ -45,6 +46,7 @@ class Handshake {
   readonly #upgrade: Upgrade
   readonly #route: Route
   readonly #context: ForwardContext
+  readonly #target: Target
   #instance: Instance | undefined
   #request: ClientRequest | undefined
   #timer: NodeJS.Timeout | undefined
@@ -59,6 +61,8 @@ class Handshake {
     this.#upgrade = upgrade
     this.#route = route
     this.#context = context
+    this.#target = route.target
+    exchange.target = this.#target
     exchange.onGone = this
   }
 
@@ -72,8 +76,16 @@ class Handshake {
   }
 
   #late(): void {
-    this.#context.failed?.(this.#route, 'timeout')
+    this.#failedAt('timeout')
     this.#give(refusalOf('timeout', new Error('no answer to the handshake')))
+  }
+
+  /** The try has come to grief, which its service's health and metrics want to know. */
+  #failedAt(stage: Stage): void {
+    const { series, service } = this.#target
+    series.failed(stage)
+    if (this.#instance !== undefined)
+      service.tried(this.#instance, 0, stage, this.#context.clock.monotonic() - this.#startedAt)
   }
 
   #onEarly = (chunk: Buffer): void => {
@@ -87,10 +99,11 @@ class Handshake {
   }
 
   #try(): void {
-    const instance = this.#route.service.pick(this.#instance)
+    const instance = this.#target.service.pick(this.#target.balancer, this.#exchange, this.#instance)
     if (instance === undefined)
       return this.#give(refuse('service_unavailable', { reason: 'no_target', headers: ['retry-after', '1'] }))
     this.#instance = instance
+    instance.active++
     const exchange = this.#exchange
     exchange.instance = instance.id
     exchange.attempts++
@@ -98,18 +111,18 @@ class Handshake {
     const path = this.#route.rewrite === undefined ? exchange.path : this.#route.rewrite(exchange)
     const secure = instance.url.protocol === 'https:'
     const request = (secure ? https() : http).request({
-      ...this.#route.service.config.tls,
+      ...this.#target.service.config.tls,
       host: instance.url.hostname.replace(/^\[|\]$/g, ''),
       port: instance.url.port || (secure ? 443 : 80),
       method: 'GET',
       path: instance.basePath + path + exchange.search,
-      maxHeaderSize: this.#route.service.config.pool.maxHeaderBytes,
+      maxHeaderSize: this.#target.service.config.pool.maxHeaderBytes,
       headers: ['host', instance.url.host, 'connection', 'Upgrade', 'upgrade', 'websocket', ...exchange.upstreamFields],
       agent: false
     })
     this.#request = request
     let stage: Stage = 'connect'
-    const { connectTimeoutMs } = this.#route.service.config.pool
+    const { connectTimeoutMs } = this.#target.service.config.pool
     const connecting =
       connectTimeoutMs > 0
         ? setTimeout(() => {
@@ -130,10 +143,10 @@ class Handshake {
       clearTimeout(connecting)
       if (this.#over || request !== this.#request) return
       const failed = error.code?.startsWith('HPE_') ? 'protocol' : stage
-      this.#context.failed?.(this.#route, failed)
-      if (stage !== 'reset') {
-        this.#route.service.unreachable(instance)
-        if (this.#route.service.hasOther(instance)) return this.#try()
+      this.#failedAt(failed)
+      if (stage !== 'reset' && this.#target.service.hasOther(instance)) {
+        instance.active--
+        return this.#try()
       }
       this.#give(refusalOf(failed, error))
     })
@@ -149,7 +162,7 @@ class Handshake {
     // Whatever it is that this service wants to speak, nobody has asked for it.
     if (response.headers.upgrade?.toLowerCase() !== 'websocket') {
       upstream.destroy()
-      this.#context.failed?.(this.#route, 'protocol')
+      this.#failedAt('protocol')
       return this.#give(refusalOf('protocol', new Error('101 to another protocol')))
     }
     this.#end()
@@ -157,6 +170,7 @@ class Handshake {
     const { socket: client } = this.#upgrade
     client.off('data', this.#onEarly).off('end', this.#onLeft)
     exchange.upstreamMs = this.#context.clock.monotonic() - this.#startedAt
+    this.#target.service.tried(this.#instance as Instance, 101, undefined, exchange.upstreamMs)
     exchange.reply?.hijack()
     exchange.response.statusCode = 101
     exchange.tunnelled = true
@@ -164,7 +178,7 @@ class Handshake {
     let text = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n'
     for (let i = 0; i < fields.length; i += 2) text += `${fields[i]}: ${fields[i + 1]}\r\n`
     client.write(`${text}\r\n`, 'latin1')
-    const joined = new Tunnel(client, upstream, exchange, this.#context)
+    const joined = new Tunnel(client, upstream, exchange, this.#instance as Instance, this.#context)
     exchange.onGone = joined
     joined.start(Buffer.concat(this.#early), head)
   }
@@ -178,9 +192,10 @@ class Handshake {
     exchange.reply?.hijack()
     exchange.response.shouldKeepAlive = false
     const status = response.statusCode as number
+    this.#target.service.tried(this.#instance as Instance, status, undefined, exchange.upstreamMs)
     exchange.response.writeHead(status, answerFields(exchange, status, rawFields(response)))
     exchange.onGone = { gone: () => response.destroy() }
-    const { idleTimeoutMs } = this.#route.service.config.pool
+    const { idleTimeoutMs } = this.#target.service.config.pool
     if (idleTimeoutMs > 0) response.setTimeout(idleTimeoutMs, () => response.destroy(new Error('it says no more')))
     response.on('error', error => {
       exchange.reason = `reset: ${error.message}`
@@ -202,6 +217,7 @@ class Handshake {
 
   #end(): void {
     this.#over = true
+    if (this.#instance !== undefined) this.#instance.active--
     clearTimeout(this.#timer)
   }
 
@@ -223,6 +239,7 @@ export class Tunnel {
   readonly #upstream: Socket
   /** The request that asked for it. */
   readonly exchange: Exchange
+  readonly #instance: Instance
   readonly #context: ForwardContext
   readonly #down: Direction
   readonly #up: Direction
@@ -232,10 +249,11 @@ export class Tunnel {
   readonly #lookUp = new Deadline(this)
   #over = false
 
-  constructor(client: Socket, upstream: Socket, exchange: Exchange, context: ForwardContext) {
+  constructor(client: Socket, upstream: Socket, exchange: Exchange, instance: Instance, context: ForwardContext) {
     this.#client = client
     this.#upstream = upstream
     this.exchange = exchange
+    this.#instance = instance
     this.#context = context
     this.#down = new Direction(upstream, client)
     this.#up = new Direction(client, upstream)
@@ -245,6 +263,7 @@ export class Tunnel {
   start(early: Buffer, head: Buffer): void {
     const { metrics, tunnels, websocketIdleMs } = this.#context
     metrics.websockets++
+    this.#instance.active++
     tunnels.add(this)
     for (const socket of [this.#client, this.#upstream]) {
       socket.setNoDelay(true)
@@ -306,6 +325,7 @@ export class Tunnel {
     this.exchange.bytesIn = this.#up.bytes
     this.exchange.bytesOut = this.#down.bytes
     this.#context.metrics.websockets--
+    this.#instance.active--
     this.#context.tunnels.delete(this)
     for (const socket of [this.#client, this.#upstream]) {
       // What has been sent may still arrive, if somebody takes it in time.

@@ -13,6 +13,7 @@ import { createRequestIds } from '../telemetry/request-id.ts'
 import { Recorder } from '../traffic/recorder.ts'
 import { Deadlines } from '../upstream/deadline.ts'
 import { HealthChecks } from '../upstream/health.ts'
+import { Services } from '../upstream/services.ts'
 import { type Clock, systemClock } from './clock.ts'
 import { Leases } from './leases.ts'
 
@@ -41,6 +42,8 @@ export class Runtime {
   /** Writes down what happens; undefined without a database. */
   readonly recorder: Recorder | undefined
   readonly leases = new Leases()
+  /** Where requests go. */
+  readonly services: Services
   readonly deadlines: Deadlines
   readonly metrics: RequestMetrics
   readonly revocations: Revocations
@@ -72,6 +75,7 @@ export class Runtime {
     this.pretty = options.log.pretty
     this.store = options.store ?? new MemoryStore(this.clock)
     this.database = options.database
+    this.services = new Services(this.leases, this.clock)
     this.deadlines = new Deadlines(this.clock)
     this.metrics = new RequestMetrics(this.store)
     this.revocations = new Revocations(this.store, this.clock, this.database)

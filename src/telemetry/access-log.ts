@@ -59,7 +59,7 @@ function tenths(ms: number): string {
 export function jsonLine(exchange: Exchange, outcome: Outcome): string {
   const { route, consumer } = exchange
   let line = `{"level":${levelOf(outcome.status)},"time":${outcome.now},"request_id":"${exchange.id}","method":${quote(exchange.method)},"path":${quote(exchange.path)},"status_code":${outcome.status},"duration":${seconds(outcome.durationMs)},"client":"${exchange.client}"`
-  if (route !== undefined) line += route.logFields
+  if (route !== undefined) line += route.logFields + (exchange.target ?? route.target).logFields
   if (exchange.attempts > 0) line += `,"instance":${quote(exchange.instance)},"attempts":${exchange.attempts}`
   if (exchange.upstreamMs >= 0) line += `,"upstream_ms":${tenths(exchange.upstreamMs)}`
   if (consumer !== undefined) line += `,"consumer":${quote(consumer.key)},"credential":"${consumer.credential}"`
@@ -88,7 +88,7 @@ export function prettyLine(exchange: Exchange, outcome: Outcome): string {
     exchange.method.padEnd(4),
     printable(exchange.path).padEnd(28),
     printable(consumer?.id ?? '-').padEnd(10),
-    (route?.service.name ?? '-').padEnd(10),
+    ((exchange.target ?? route?.target)?.service.name ?? '-').padEnd(10),
     `${outcome.durationMs.toFixed(outcome.durationMs < 10 ? 1 : 0)} ms${own}`,
     printable(end) + (exchange.aborted ? ' aborted' : '')
   ].join(' ')}\n`

@@ -75,7 +75,7 @@ class Minute {
   }
 
   count(exchange: Exchange, status: number): void {
-    const service = exchange.route?.serviceMetrics.service ?? ''
+    const service = (exchange.target ?? exchange.route?.target)?.series.service ?? ''
     const endpoint = endpointOf(exchange)
     const { consumer } = exchange
     const caller = consumer === undefined ? '' : consumer.key

@@ -1,7 +1,8 @@
 import { Client } from 'undici'
 import type { Clock } from '../runtime/clock.ts'
+import type { InstanceConfig } from './instance.ts'
 import { connector } from './pool.ts'
-import type { InstanceConfig, ServiceConfig } from './service.ts'
+import type { ServiceConfig } from './service.ts'
 
 /** How it is found out whether an instance is well (REG-12). */
 export interface HealthCheckConfig {

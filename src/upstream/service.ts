@@ -1,17 +1,15 @@
 import type { ConnectionOptions } from 'node:tls'
+import type { Exchange } from '../proxy/exchange.ts'
+import type { Stage } from '../proxy/forward.ts'
 import type { Clock } from '../runtime/clock.ts'
-import { Pool, type PoolOptions } from './pool.ts'
+import { type Balancer, RoundRobin } from './balancer.ts'
+import { Instance, type InstanceConfig } from './instance.ts'
+import type { PoolOptions } from './pool.ts'
 import { RetryBudget } from './retry.ts'
-
-export interface InstanceConfig {
-  readonly id: string
-  /** Scheme, host, port and a base path that is put before every path. */
-  readonly url: string
-  readonly weight: number
-}
 
 export interface ServiceConfig {
   readonly name: string
+  /** Those that the configuration names. */
   readonly instances: readonly InstanceConfig[]
   readonly pool: Omit<PoolOptions, 'tls' | 'networks'>
   readonly tls?: ConnectionOptions | undefined
@@ -22,72 +20,90 @@ export interface ServiceConfig {
 /** After so long without a connection failure an instance is asked again, in milliseconds. */
 const COOLDOWN_MS = 1000
 
-/** One address of a service. */
-export class Instance {
-  readonly id: string
-  readonly url: URL
-  /** What comes before every path, without a trailing slash. */
-  readonly basePath: string
-  readonly pool: Pool
-  /** Monotonic time until which it is left out, after nobody answered at its address. */
-  downUntil = 0
-
-  constructor(config: InstanceConfig, service: ServiceConfig, clock: Clock) {
-    this.id = config.id
-    this.url = new URL(config.url)
-    this.basePath = this.url.pathname.replace(/\/+$/, '')
-    this.pool = new Pool(this.url.origin, { ...service.pool, tls: service.tls, networks: service.networks }, clock)
-  }
-}
-
-/** A named backend API and how it is reached. Lives in the runtime, beyond any one configuration. */
+/**
+ * A named backend API and how it is reached. Lives in the runtime, beyond any one configuration: its instances come and go
+ * while it is there, and what is known of those that stay is kept.
+ */
 export class Service {
   readonly name: string
   readonly config: ServiceConfig
-  readonly instances: readonly Instance[]
   readonly budget: RetryBudget
+  /** Whose turn it is, for routes that say nothing else. */
+  readonly balancer: Balancer = new RoundRobin()
   readonly #clock: Clock
-  #turn = 0
+  #instances: readonly Instance[]
+  /** Those that may be asked, until one of the others may be again. */
+  #candidates: readonly Instance[]
+  #candidatesUntil = Number.POSITIVE_INFINITY
 
   constructor(config: ServiceConfig, clock: Clock) {
     this.name = config.name
     this.config = config
     this.#clock = clock
-    this.instances = config.instances.map(instance => new Instance(instance, config, clock))
+    this.#instances = config.instances.map(instance => new Instance(instance, config, clock))
+    this.#candidates = this.#instances
     this.budget = new RetryBudget(clock)
   }
 
+  get instances(): readonly Instance[] {
+    return this.#instances
+  }
+
   /**
-   * The instance whose turn it is: round robin over those that are not known to be down; over all when all are, since
-   * somebody has to find out that they are back. `after` is left out while there is another choice.
+   * Takes a whole new list of instances. Those of the same id and URL stay what they are, connections and all; those that
+   * are gone get no more requests, and what is under way at them ends in peace.
    */
-  pick(after?: Instance): Instance | undefined {
-    const { instances } = this
-    if (instances.length === 1) return instances[0]
-    const now = this.#clock.monotonic()
-    let fallback: Instance | undefined
-    for (let i = 0; i < instances.length; i++) {
-      this.#turn = (this.#turn + 1) % instances.length
-      const instance = instances[this.#turn] as Instance
-      if (instance === after) continue
-      if (instance.downUntil <= now) return instance
-      fallback ??= instance
-    }
-    return fallback ?? after
+  update(list: readonly InstanceConfig[]): void {
+    const staying = new Map(this.#instances.map(instance => [`${instance.id} ${instance.url.href}`, instance]))
+    this.#instances = list.map(config => {
+      const key = `${config.id} ${new URL(config.url).href}`
+      const instance = staying.get(key) ?? new Instance(config, this.config, this.#clock)
+      staying.delete(key)
+      instance.weight = config.weight
+      return instance
+    })
+    for (const gone of staying.values()) gone.pool.close()
+    this.reconsider()
+  }
+
+  /**
+   * The instance that a request goes to: one that is not known to be down; any when all are, since somebody has to find out
+   * that they are back. Undefined when there are none.
+   * @param balancer the route's, or the service's own
+   * @param after where it has been already: left out while there is another choice
+   */
+  pick(balancer: Balancer, exchange: Exchange, after?: Instance): Instance | undefined {
+    if (this.#candidatesUntil <= this.#clock.monotonic()) this.reconsider()
+    let candidates = this.#candidates
+    if (after !== undefined && candidates.length > 1) candidates = candidates.filter(instance => instance !== after)
+    return candidates.length < 2 ? candidates[0] : balancer.pick(candidates, exchange)
   }
 
   /** Whether another instance than `failed` is worth asking. */
   hasOther(failed: Instance): boolean {
     const now = this.#clock.monotonic()
-    return this.instances.some(instance => instance !== failed && instance.downUntil <= now)
+    return this.#instances.some(instance => instance !== failed && instance.downUntil <= now)
   }
 
-  /** Nobody answered at this address; it is left out for a moment. */
-  unreachable(instance: Instance): void {
-    instance.downUntil = this.#clock.monotonic() + COOLDOWN_MS
+  /** A try has ended at its answer's head, or before or after that in `stage`. @param ms how long that took */
+  tried(instance: Instance, _status: number, stage: Stage | undefined, _ms: number): void {
+    if (stage === 'connect' || stage === 'connect_timeout') {
+      instance.downUntil = this.#clock.monotonic() + COOLDOWN_MS
+      this.reconsider()
+    }
+  }
+
+  /** Something that decides who may be asked has changed. */
+  reconsider(): void {
+    const now = this.#clock.monotonic()
+    const up = this.#instances.filter(({ downUntil }) => downUntil <= now)
+    this.#candidates = up.length === 0 ? this.#instances : up
+    this.#candidatesUntil = Math.min(
+      ...this.#instances.map(({ downUntil }) => (downUntil > now ? downUntil : Number.POSITIVE_INFINITY))
+    )
   }
 
   close(): void {
-    for (const instance of this.instances) instance.pool.close()
+    for (const instance of this.#instances) instance.pool.close()
   }
 }

@@ -33,8 +33,9 @@ t.test('a bug within a try fails its request alone, when it comes from the end o
         return response.writeHead(500).end()
       }
     }
-    const route = { service, timeoutMs: 0, totalMs: 0, firstByteMs: 0, maxBodyBytes: 0 }
-    forward(exchange, route as Route, context as unknown as ForwardContext)
+    const target = { service, balancer: service.balancer }
+    const route = { target, timeoutMs: 0, totalMs: 0, firstByteMs: 0, maxBodyBytes: 0 }
+    forward(exchange, route as unknown as Route, context as unknown as ForwardContext)
   })
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
   t.teardown(() => server.close())

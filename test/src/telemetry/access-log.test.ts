@@ -75,7 +75,7 @@ t.test('5xx are errors, everything else is for information', async t => {
 })
 
 t.test('a line for people says what, who, where and how long', async t => {
-  const route = { service: { name: 'users' } }
+  const route = { target: { service: { name: 'users' } } }
   const line = prettyLine(exchange({ route, consumer: { id: 'alice' }, upstreamMs: 5.8 }), outcome).replace(
     /\u001b\[\d+m/g,
     ''

@@ -1,0 +1,45 @@
+import { createHash } from 'node:crypto'
+import type { Clock } from '../runtime/clock.ts'
+import type { Leases } from '../runtime/leases.ts'
+import { Service, type ServiceConfig } from './service.ts'
+
+/**
+ * The services that generations reach, by name. One is the same for all generations that configure it alike, whatever they
+ * say of its instances: those are news to it, not another service.
+ */
+export class Services {
+  readonly #leases: Leases
+  readonly #clock: Clock
+  readonly #byName = new Map<string, Service>()
+
+  constructor(leases: Leases, clock: Clock) {
+    this.#leases = leases
+    this.#clock = clock
+  }
+
+  /** The service of this configuration. @param onLease gets the key of the lease that gives it back */
+  acquire(config: ServiceConfig, onLease: (key: string) => void): Service {
+    const { instances: _, ...rest } = config
+    const key = `service:${config.name}:${createHash('sha256').update(JSON.stringify(rest)).digest('hex')}`
+    onLease(key)
+    return this.#leases.acquire(
+      key,
+      () => new Service(config, this.#clock),
+      service => {
+        if (this.#byName.get(service.name) === service) this.#byName.delete(service.name)
+        service.close()
+      }
+    )
+  }
+
+  /** The configuration that has acquired `service` is in charge now. */
+  enter(service: Service, { instances }: ServiceConfig): void {
+    this.#byName.set(service.name, service)
+    service.update(instances)
+  }
+
+  /** The one that is served by now; undefined if no route leads to one of this name. */
+  get(name: string): Service | undefined {
+    return this.#byName.get(name)
+  }
+}
