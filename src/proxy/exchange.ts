@@ -12,6 +12,7 @@ import { lingerAtEnd } from './linger.ts'
 import { canonicalEnd, canonicalise, matchable } from './path.ts'
 import { clientBehind, forwardingFields, isHost, type Peer, type TrustedProxies } from './peer.ts'
 import type { Route } from './route.ts'
+import type { AnswerTap } from './tap.ts'
 
 /** What the walk needs of Fastify's reply, so that rooms need not know Fastify. */
 export interface ReplyPort {
@@ -124,6 +125,8 @@ export class Exchange implements RequestView {
   /** Further ones that are the same for every answer, as they stand in its head. */
   answeredConstants = ''
   series: EndpointSeries | undefined
+  /** Sees the service's answer pass by; set before the request is forwarded, with {@link import('./tap.ts').tapInto}. */
+  tap: AnswerTap | undefined
 
   constructor(request: IncomingMessage, response: ServerResponse, peer: Peer, id: string, startedAt: number) {
     this.request = request

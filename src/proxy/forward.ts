@@ -205,7 +205,7 @@ class Forwarding {
 
   completed(): void {
     this.exchange.reason = ''
-    this.#end()
+    this.#end(true)
   }
 
   /** A try failed. Before an answer has begun this is the place to decide; after that the client can only be cut off. */
@@ -326,8 +326,9 @@ class Forwarding {
     this.exchange.cut()
   }
 
-  #end(): void {
+  #end(complete = false): void {
     this.over = true
+    this.exchange.tap?.ended(complete)
     this.#deadline.cancel()
     this.#tryDeadline?.cancel()
     this.#writeDeadline?.cancel()
@@ -411,6 +412,7 @@ class Attempt {
     // Only now: what cannot be written as a head is the service's failure still, and may be answered with a 502.
     forwarding.begun()
     this.#resume = resume
+    exchange.tap?.head(status, raw)
     exchange.reply?.hijack()
     process.nextTick(flush, this)
     return true
@@ -420,6 +422,7 @@ class Attempt {
     if (this.#over) return true
     const { exchange } = this.#forwarding
     exchange.bytesOut += chunk.length
+    exchange.tap?.chunk(chunk)
     if (chunk.length === exchange.answeredLength && !this.#flushed) {
       this.#whole = chunk
       return true
