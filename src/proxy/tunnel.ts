@@ -113,6 +113,7 @@ class Handshake {
     const request = (secure ? https() : http).request({
       ...this.#target.service.config.tls,
       host: instance.url.hostname.replace(/^\[|\]$/g, ''),
+      ...(instance.lookup && { lookup: instance.lookup }),
       port: instance.url.port || (secure ? 443 : 80),
       method: 'GET',
       path: instance.basePath + path + exchange.search,

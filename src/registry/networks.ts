@@ -71,6 +71,30 @@ export function lookupWithin(networks: Networks, lookup: typeof systemLookup = s
   }
 }
 
+/**
+ * How the addresses of an instance are found; undefined leaves that to the system.
+ * @param address where it is, if that is known already
+ * @param networks `registry.allow`, if it holds for the service
+ */
+export function lookupOf({ address, networks }: LookupTerms): LookupFunction | undefined {
+  if (address !== undefined) return lookupAt(address)
+  return networks === undefined ? undefined : lookupWithin(networksOf(networks))
+}
+
+export interface LookupTerms {
+  readonly address?: string | undefined
+  readonly networks?: readonly string[] | undefined
+}
+
+/** What every name stands for is `address`. */
+function lookupAt(address: string): LookupFunction {
+  const found = { address, family: isIP(address) }
+  return (_name, { all }, callback) => {
+    if (all) callback(null, [found])
+    else callback(null, found.address, found.family)
+  }
+}
+
 /** A name leads where registered services must not be. */
 class NotAllowed extends Error {
   readonly code = 'ERR_NOT_ALLOWED'

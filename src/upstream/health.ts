@@ -1,7 +1,9 @@
+import type { LookupFunction } from 'node:net'
 import { Client } from 'undici'
+import { lookupOf } from '../registry/networks.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { InstanceConfig } from './instance.ts'
-import { connector } from './pool.ts'
+import { connector, type PoolOptions } from './pool.ts'
 import type { ServiceConfig } from './service.ts'
 
 /** How it is found out whether an instance is well (REG-12). */
@@ -70,13 +72,15 @@ export class HealthChecks {
     for (const key of this.#known.keys()) if (!kept.has(key)) this.#known.delete(key)
   }
 
-  async #check(service: ServiceConfig, { id, url }: InstanceConfig, how: HealthCheckConfig): Promise<InstanceHealth> {
+  async #check(service: ServiceConfig, instance: InstanceConfig, how: HealthCheckConfig): Promise<InstanceHealth> {
+    const { id, url } = instance
+    const lookup = lookupOf({ address: instance.address, networks: service.networks })
     const since = this.#clock.monotonic()
     let status: number | null = null
     let error: string | null = null
     try {
-      if (how.type === 'tcp') await canConnect(new URL(url), how.timeoutMs, service)
-      else status = await ask(new URL(url), how, service, this.#via)
+      if (how.type === 'tcp') await canConnect(new URL(url), how.timeoutMs, lookup)
+      else status = await ask(new URL(url), how, { tls: service.tls, lookup, via: this.#via })
     } catch (cause) {
       error = codeOf(cause)
     }
@@ -102,10 +106,9 @@ function keyOf({ name }: ServiceConfig, url: string): string {
 async function ask(
   url: URL,
   { path, timeoutMs }: HealthCheckConfig,
-  { tls, networks }: ServiceConfig,
-  via: string
+  { tls, lookup, via }: Pick<PoolOptions, 'tls' | 'lookup'> & { via: string }
 ): Promise<number> {
-  const client = new Client(url.origin, { connect: connector({ tls, networks, connectTimeoutMs: timeoutMs }) })
+  const client = new Client(url.origin, { connect: connector({ tls, lookup, connectTimeoutMs: timeoutMs }) })
   try {
     const { statusCode, body } = await client.request({
       method: 'GET',
@@ -120,9 +123,9 @@ async function ask(
   }
 }
 
-function canConnect(url: URL, timeoutMs: number, { networks }: ServiceConfig): Promise<void> {
+function canConnect(url: URL, timeoutMs: number, lookup: LookupFunction | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
-    connector({ networks, connectTimeoutMs: timeoutMs })(
+    connector({ lookup, connectTimeoutMs: timeoutMs })(
       { hostname: url.hostname, host: url.host, protocol: 'http:', port: url.port || portOf(url) } as never,
       (error, socket) => {
         socket?.destroy()

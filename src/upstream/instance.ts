@@ -1,3 +1,5 @@
+import type { LookupFunction } from 'node:net'
+import { lookupOf } from '../registry/networks.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { Pool } from './pool.ts'
 import type { ServiceConfig } from './service.ts'
@@ -8,6 +10,10 @@ export interface InstanceConfig {
   readonly url: string
   /** Its share of the traffic, against the other instances’. */
   readonly weight: number
+  /** Where connections go, if that is not for the name in the URL to say: discovery has asked for it already. */
+  readonly address?: string
+  /** Where it is, for those who prefer what is near. */
+  readonly zone?: string
 }
 
 /** One address of a service, and what is known of it. Instances come and go without a new configuration. */
@@ -18,6 +24,9 @@ export class Instance {
   readonly basePath: string
   readonly pool: Pool
   weight: number
+  zone: string | undefined
+  /** Where connections go; undefined leaves that to the name. */
+  readonly lookup: LookupFunction | undefined
   /** Tries that are under way at it, WebSockets included. */
   active = 0
   /** Monotonic time until which it is left out, after nobody answered at its address. */
@@ -26,8 +35,10 @@ export class Instance {
   constructor(config: InstanceConfig, service: ServiceConfig, clock: Clock) {
     this.id = config.id
     this.weight = config.weight
+    this.zone = config.zone
     this.url = new URL(config.url)
     this.basePath = this.url.pathname.replace(/\/+$/, '')
-    this.pool = new Pool(this.url.origin, { ...service.pool, tls: service.tls, networks: service.networks }, clock)
+    this.lookup = lookupOf({ address: config.address, networks: service.networks })
+    this.pool = new Pool(this.url.origin, { ...service.pool, tls: service.tls, lookup: this.lookup }, clock)
   }
 }

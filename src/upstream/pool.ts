@@ -1,7 +1,6 @@
-import type { Socket } from 'node:net'
+import type { LookupFunction, Socket } from 'node:net'
 import type { ConnectionOptions } from 'node:tls'
 import { buildConnector, Client, errors } from 'undici'
-import { lookupWithin, networksOf } from '../registry/networks.ts'
 import type { Clock } from '../runtime/clock.ts'
 
 export interface PoolOptions {
@@ -16,8 +15,8 @@ export interface PoolOptions {
   /** Largest response head, in bytes. */
   readonly maxHeaderBytes: number
   readonly tls?: ConnectionOptions | undefined
-  /** Names may lead to these networks only; to any if not given. */
-  readonly networks?: readonly string[] | undefined
+  /** What names stand for; the system says if not given. */
+  readonly lookup?: LookupFunction | undefined
 }
 
 /** One who waits for a connection and then holds it until {@link Pool.release}. */
@@ -161,11 +160,10 @@ export class Pool {
 /** Opens connections as these options ask for. */
 export function connector({
   tls,
-  networks,
+  lookup,
   connectTimeoutMs
-}: Pick<PoolOptions, 'tls' | 'networks' | 'connectTimeoutMs'>): buildConnector.connector {
-  const lookup = networks === undefined ? {} : { lookup: lookupWithin(networksOf(networks)) }
-  const connect = buildConnector({ ...tls, ...lookup, timeout: 0 } as buildConnector.BuildOptions)
+}: Pick<PoolOptions, 'tls' | 'lookup' | 'connectTimeoutMs'>): buildConnector.connector {
+  const connect = buildConnector({ ...tls, ...(lookup && { lookup }), timeout: 0 } as buildConnector.BuildOptions)
   return connectTimeoutMs === 0 ? connect : connectWithin(connectTimeoutMs, connect)
 }
 

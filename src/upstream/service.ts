@@ -11,7 +11,7 @@ export interface ServiceConfig {
   readonly name: string
   /** Those that the configuration names. */
   readonly instances: readonly InstanceConfig[]
-  readonly pool: Omit<PoolOptions, 'tls' | 'networks'>
+  readonly pool: Omit<PoolOptions, 'tls' | 'lookup'>
   readonly tls?: ConnectionOptions | undefined
   /** Where its addresses have to be, for one that somebody has registered. */
   readonly networks?: readonly string[] | undefined
@@ -60,6 +60,7 @@ export class Service {
       const instance = staying.get(key) ?? new Instance(config, this.config, this.#clock)
       staying.delete(key)
       instance.weight = config.weight
+      instance.zone = config.zone
       return instance
     })
     for (const gone of staying.values()) gone.pool.close()

@@ -1,7 +1,7 @@
 import type { lookup } from 'node:dns'
 import type { LookupFunction } from 'node:net'
 import t from 'tap'
-import { addressOf, isNetwork, lookupWithin, networksOf } from '../../../src/registry/networks.ts'
+import { addressOf, isNetwork, lookupOf, lookupWithin, networksOf } from '../../../src/registry/networks.ts'
 
 t.test('H-123 unless told otherwise, services are in public and private networks and nowhere else', async t => {
   const networks = networksOf(['public', 'private'])
@@ -74,4 +74,13 @@ t.test('H-123 of the addresses of a name only the allowed ones are connected to'
   ])
   const [error] = await resolved(['169.254.169.254', '127.0.0.1'], ['public', 'private'], true)
   t.match(error, { code: 'ERR_NOT_ALLOWED' })
+})
+
+t.test('H-103 an address that is known already is not looked up again, whatever the name', async t => {
+  const look = lookupOf({ address: 'fd12::1', networks: ['private'] }) as LookupFunction
+  const ask = (all: boolean) =>
+    new Promise(resolve => look('orders.example.com', { all }, (...found: unknown[]) => resolve(found)))
+  t.strictSame(await ask(true), [null, [{ address: 'fd12::1', family: 6 }]])
+  t.strictSame(await ask(false), [null, 'fd12::1', 6])
+  t.equal(lookupOf({}), undefined)
 })
