@@ -1,5 +1,6 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import type {} from 'fastify-metrics'
+import { overloadFamilies } from './overload/metrics.ts'
 import type { Runtime } from './runtime/runtime.ts'
 import type { Family } from './telemetry/metrics.ts'
 
@@ -26,6 +27,7 @@ async function createRegistry(runtime: Runtime): Promise<Registry> {
   await app.register(metrics.default, { endpoint: null, routeMetrics: { enabled: false }, clearRegisterOnInit: true })
   await app.ready()
   const { register } = app.metrics.client
-  for (const family of runtime.metrics.families()) register.registerMetric(family as Family as never)
+  for (const family of [...runtime.metrics.families(), ...overloadFamilies(runtime)])
+    register.registerMetric(family as Family as never)
   return register
 }

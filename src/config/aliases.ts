@@ -14,7 +14,13 @@ const EVERYWHERE: Record<string, string> = {
   breaker: 'circuit_breaker'
 }
 const ROUTE: Record<string, string> = { ...EVERYWHERE, method: 'methods', host: 'hosts', url: 'target' }
-const SERVICE: Record<string, string> = { ...EVERYWHERE, base_url: 'url', load_balancer: 'load_balancer_type' }
+const SERVICE: Record<string, string> = {
+  ...EVERYWHERE,
+  base_url: 'url',
+  load_balancer: 'load_balancer_type',
+  bulkhead: 'concurrency'
+}
+const DEFAULTS: Record<string, string> = { ...EVERYWHERE, bulkhead: 'concurrency' }
 const BREAKER: Record<string, string> = { threshold: 'failure_threshold', timeout: 'recovery_timeout' }
 const RETRY: Record<string, string> = { retries: 'attempts', max_retries: 'attempts', on: 'retry_on' }
 const TIMEOUTS: Record<string, string> = { read: 'first_byte' }
@@ -23,7 +29,7 @@ const TIMEOUTS: Record<string, string> = { read: 'first_byte' }
 export const ALIASES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   routes: ROUTE,
   services: SERVICE,
-  defaults: EVERYWHERE,
+  defaults: DEFAULTS,
   circuit_breaker: BREAKER,
   retry: RETRY,
   timeouts: TIMEOUTS
@@ -39,7 +45,7 @@ export function canonicalKeys(document: Mapping): Mapping {
   for (const route of itemsOf(shaped.routes)) canonicalBlock(route, ROUTE)
   if (isMapping(shaped.services))
     for (const service of Object.values(shaped.services)) if (isMapping(service)) canonicalService(service)
-  if (isMapping(shaped.defaults)) canonicalBlock(shaped.defaults, EVERYWHERE)
+  if (isMapping(shaped.defaults)) canonicalBlock(shaped.defaults, DEFAULTS)
   return shaped
 }
 

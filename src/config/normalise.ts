@@ -4,6 +4,7 @@ import { dirname, resolve } from 'node:path'
 import type { ConnectionOptions } from 'node:tls'
 import { advisoriesOn, problemsOfClient } from '../identity/oauth2/clients.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
+import { type ConcurrencySettings, concurrencyOf } from '../overload/settings.ts'
 import { addressOf, isNetwork, NETWORK_WORDS, type Networks, networksOf } from '../registry/networks.ts'
 import { compileCondition, compileRegex, RegexError } from '../routing/conditions.ts'
 import { covers, type Pattern, PatternError, parsePattern } from '../routing/pattern.ts'
@@ -192,6 +193,7 @@ type Block = Record<string, unknown> & {
   timeout?: number
   timeouts?: false | { connect?: number; first_byte?: number; write?: number; idle?: number; total?: number }
   retry?: RetrySettings
+  concurrency?: ConcurrencySettings
   plugins?: Record<string, unknown>
 }
 
@@ -463,6 +465,9 @@ class Normaliser {
         maxHeaderBytes: settings.pool?.header_bytes ?? 32768
       },
       tls: this.#tls(settings.tls, [...path, 'tls']),
+      concurrency: this.#settled.enabled
+        ? concurrencyOf(settings.concurrency ?? this.#settled.defaults.concurrency)
+        : undefined,
       ...(this.#source.registered?.has(name) && { networks: this.#settled.registry.allow })
     }
   }

@@ -1,3 +1,4 @@
+import { concurrency } from '../overload/settings.ts'
 import { duration, listOf, oneOf, type Static, size, type TObject, type TSchema, Type } from '../schema.ts'
 
 /**
@@ -588,7 +589,8 @@ const BALANCERS = ['round_robin', 'weighted_round_robin', 'least_connections', '
 /** Defaults of services rather than of routes. */
 const balancing = {
   load_balancer_type: Type.Optional(oneOf(BALANCERS, { description: 'Not in effect yet.' })),
-  health_check_interval: Type.Optional(Type.Number({ description: 'Not in effect yet.' }))
+  health_check_interval: Type.Optional(Type.Number({ description: 'Not in effect yet.' })),
+  concurrency: Type.Optional(concurrency)
 }
 
 const endpoint = Type.Object({
@@ -621,6 +623,7 @@ const service = (concerns: Record<string, TSchema>) =>
       description: 'Which instance is asked. Only round_robin is in effect yet.',
       default: 'round_robin'
     }),
+    concurrency: Type.Optional(concurrency),
     health_check: Type.Optional(healthCheck),
     health_check_path: text('Path of the health check; `/health` if not given.', { pattern: '^/' }),
     endpoints: Type.Array(endpoint, { description: 'Endpoints that become routes under /api/v1.', default: [] }),

@@ -3,6 +3,7 @@ import type { ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
 import { type GatewayError, refuse } from '../errors.ts'
 import type { Consumer } from '../identity/consumer.ts'
+import { NORMAL, type Priority } from '../overload/priority.ts'
 import type { RequestView } from '../routing/table.ts'
 import type { EndpointSeries } from '../telemetry/metrics.ts'
 import type { Deadline } from '../upstream/deadline.ts'
@@ -52,6 +53,8 @@ export class Exchange implements RequestView {
   client: string
 
   route: Route | undefined
+  /** How important it is when there is too much of everything. */
+  priority: Priority = NORMAL
   /** The service that it goes to, once that is decided. */
   target: Target | undefined
   /** Set when the door refuses the request; the answer is made by the same code as any other refusal. */

@@ -2,6 +2,8 @@ import type { Dispatcher } from 'undici'
 import { type GatewayError, refuse } from '../errors.ts'
 import type { Consumer } from '../identity/consumer.ts'
 import type { Revocations } from '../identity/revocation.ts'
+import { type Guest, Place } from '../overload/bulkhead.ts'
+import { serviceBusy } from '../overload/refusal.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { RequestMetrics } from '../telemetry/metrics.ts'
 import { Deadline, type Deadlines } from '../upstream/deadline.ts'
@@ -56,7 +58,7 @@ export function forward(exchange: Exchange, route: Route, context: ForwardContex
 }
 
 /** One request's way to its service: tries, deadlines, and which failure is worth another try. */
-class Forwarding {
+class Forwarding implements Guest {
   readonly exchange: Exchange
   readonly route: Route
   readonly context: ForwardContext
@@ -74,6 +76,8 @@ class Forwarding {
   #attempt: Attempt | undefined
   #instance: Instance | undefined
   #backoff: NodeJS.Timeout | undefined
+  /** Among the requests that the service has at once, where that is limited. */
+  #place: Place | undefined
   /** Bytes of the body when somebody last looked whether it moves. */
   #moved = 0
   /** A stale connection was replaced; once is bad luck. */
@@ -103,7 +107,15 @@ class Forwarding {
       this.#totalDeadline = new Deadline(this)
       context.deadlines.set(this.#totalDeadline, route.totalMs)
     }
+    const { bulkhead } = this.target.service
+    if (bulkhead === undefined) return this.admitted()
+    this.#place = new Place(bulkhead, this, exchange.priority)
+    this.#place.enter()
+  }
 
+  /** The service takes the request: now its body is read. */
+  admitted(): void {
+    const { exchange, route } = this
     if (!exchange.chunked && exchange.contentLength <= 0) return this.#try()
     if (!exchange.chunked && !exchange.expectContinue && exchange.contentLength <= COLLECT_BYTES) {
       collect(exchange.request, exchange.contentLength, body => {
@@ -118,6 +130,10 @@ class Forwarding {
     const onWanted = exchange.expectContinue ? () => exchange.response.writeContinue() : undefined
     this.#body = new RequestBody(exchange.request, route.maxBodyBytes, onWanted)
     this.#try()
+  }
+
+  turnedAway(reason: string): void {
+    this.#give(serviceBusy(reason, this.context.random))
   }
 
   /** @param afresh on a connection that nobody has used before. */
@@ -272,6 +288,7 @@ class Forwarding {
       this.exchange.reason = deadline === this.#stall ? 'the client does not read' : 'total timeout'
       return this.#cut()
     }
+    if (this.#place?.state === 'waiting') return this.#place.expired()
     if (deadline === this.#deadline && this.#stillUploads()) return
     const attempt = this.#attempt
     const stage = this.#lateStage(attempt)
@@ -336,6 +353,7 @@ class Forwarding {
     this.#stall?.cancel()
     clearTimeout(this.#backoff)
     this.#attempt?.cancel()
+    this.#place?.leave()
     if (this.#body instanceof RequestBody) {
       this.exchange.bytesIn = this.#body.bytes
       this.#body.destroy()

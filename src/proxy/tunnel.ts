@@ -1,6 +1,8 @@
 import type { ClientRequest, IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { refuse } from '../errors.ts'
+import { type Guest, Place } from '../overload/bulkhead.ts'
+import { serviceBusy } from '../overload/refusal.ts'
 import { http, https } from '../runtime/node.ts'
 import { Deadline } from '../upstream/deadline.ts'
 import type { Instance } from '../upstream/instance.ts'
@@ -41,7 +43,7 @@ export function tunnel(exchange: Exchange, upgrade: Upgrade, route: Route, conte
   new Handshake(exchange, upgrade, route, context).start()
 }
 
-class Handshake {
+class Handshake implements Guest {
   readonly #exchange: Exchange
   readonly #upgrade: Upgrade
   readonly #route: Route
@@ -51,6 +53,8 @@ class Handshake {
   #request: ClientRequest | undefined
   #timer: NodeJS.Timeout | undefined
   #startedAt = 0
+  /** Among the requests that the service has at once; a WebSocket that is open is none any more. */
+  #place: Place | undefined
   /** What the client sends before it knows whether there is anybody to read it. */
   readonly #early: Buffer[] = []
   #earlyBytes = 0
@@ -72,10 +76,22 @@ class Handshake {
     this.#onEarly(this.#upgrade.head)
     const { timeoutMs } = this.#route
     if (timeoutMs > 0) this.#timer = setTimeout(() => this.#late(), timeoutMs)
+    const { bulkhead } = this.#target.service
+    if (bulkhead === undefined) return this.#try()
+    this.#place = new Place(bulkhead, this, this.#exchange.priority)
+    this.#place.enter()
+  }
+
+  admitted(): void {
     this.#try()
   }
 
+  turnedAway(reason: string): void {
+    this.#give(serviceBusy(reason, this.#context.random))
+  }
+
   #late(): void {
+    if (this.#place?.state === 'waiting') return this.#place.expired()
     this.#failedAt('timeout')
     this.#give(refusalOf('timeout', new Error('no answer to the handshake')))
   }
@@ -220,6 +236,7 @@ class Handshake {
     this.#over = true
     if (this.#instance !== undefined) this.#instance.active--
     clearTimeout(this.#timer)
+    this.#place?.leave()
   }
 
   gone(): void {

@@ -5,7 +5,7 @@
 
 type Labels = Record<string, string>
 
-interface Sample {
+export interface Sample {
   readonly value: number
   readonly labels: Labels
   readonly metricName?: string
@@ -21,7 +21,8 @@ export interface Family {
   reset(): void
 }
 
-function family(name: string, help: string, type: Family['type'], collect: () => Sample[]): Family {
+/** A metric whose samples are made when somebody asks. */
+export function family(name: string, help: string, type: Family['type'], collect: () => Sample[]): Family {
   return {
     name,
     help,

@@ -1,8 +1,11 @@
 import type { ConnectionOptions } from 'node:tls'
+import { Bulkhead } from '../overload/bulkhead.ts'
+import type { ConcurrencyConfig } from '../overload/settings.ts'
 import type { Exchange } from '../proxy/exchange.ts'
 import type { Stage } from '../proxy/forward.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { type Balancer, RoundRobin } from './balancer.ts'
+import { Deadlines } from './deadline.ts'
 import { Instance, type InstanceConfig } from './instance.ts'
 import type { PoolOptions } from './pool.ts'
 import { RetryBudget } from './retry.ts'
@@ -15,6 +18,8 @@ export interface ServiceConfig {
   readonly tls?: ConnectionOptions | undefined
   /** Where its addresses have to be, for one that somebody has registered. */
   readonly networks?: readonly string[] | undefined
+  /** How many requests it has at once; any number if not given. */
+  readonly concurrency?: ConcurrencyConfig | undefined
 }
 
 /** After so long without a connection failure an instance is asked again, in milliseconds. */
@@ -28,6 +33,8 @@ export class Service {
   readonly name: string
   readonly config: ServiceConfig
   readonly budget: RetryBudget
+  /** Undefined where nothing limits how many requests it has at once. */
+  readonly bulkhead: Bulkhead | undefined
   /** Whose turn it is, for routes that say nothing else. */
   readonly balancer: Balancer = new RoundRobin()
   readonly #clock: Clock
@@ -36,13 +43,14 @@ export class Service {
   #candidates: readonly Instance[]
   #candidatesUntil = Number.POSITIVE_INFINITY
 
-  constructor(config: ServiceConfig, clock: Clock) {
+  constructor(config: ServiceConfig, clock: Clock, deadlines = new Deadlines(clock)) {
     this.name = config.name
     this.config = config
     this.#clock = clock
     this.#instances = config.instances.map(instance => new Instance(instance, config, clock))
     this.#candidates = this.#instances
     this.budget = new RetryBudget(clock)
+    this.bulkhead = config.concurrency && new Bulkhead(config.concurrency, clock, deadlines)
   }
 
   get instances(): readonly Instance[] {

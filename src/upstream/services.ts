@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Clock } from '../runtime/clock.ts'
 import type { Leases } from '../runtime/leases.ts'
+import type { Deadlines } from './deadline.ts'
 import { Service, type ServiceConfig } from './service.ts'
 
 /**
@@ -10,11 +11,13 @@ import { Service, type ServiceConfig } from './service.ts'
 export class Services {
   readonly #leases: Leases
   readonly #clock: Clock
+  readonly #deadlines: Deadlines
   readonly #byName = new Map<string, Service>()
 
-  constructor(leases: Leases, clock: Clock) {
+  constructor(leases: Leases, clock: Clock, deadlines: Deadlines) {
     this.#leases = leases
     this.#clock = clock
+    this.#deadlines = deadlines
   }
 
   /** The service of this configuration. @param onLease gets the key of the lease that gives it back */
@@ -24,7 +27,7 @@ export class Services {
     onLease(key)
     return this.#leases.acquire(
       key,
-      () => new Service(config, this.#clock),
+      () => new Service(config, this.#clock, this.#deadlines),
       service => {
         if (this.#byName.get(service.name) === service) this.#byName.delete(service.name)
         service.close()
@@ -41,5 +44,10 @@ export class Services {
   /** The one that is served by now; undefined if no route leads to one of this name. */
   get(name: string): Service | undefined {
     return this.#byName.get(name)
+  }
+
+  /** Those that are served by now. */
+  values(): Iterable<Service> {
+    return this.#byName.values()
   }
 }

@@ -1,0 +1,48 @@
+import { type Family, family, type Sample } from '../telemetry/metrics.ts'
+import type { Service } from '../upstream/service.ts'
+import type { Services } from '../upstream/services.ts'
+import type { Bulkhead } from './bulkhead.ts'
+import { PRIORITIES, type Priority } from './priority.ts'
+
+/** What there is of all this for a registry. */
+export function overloadFamilies({ services }: { readonly services: Services }): Family[] {
+  const limited = () => [...services.values()].filter(hasBulkhead)
+  const gauge = (name: string, help: string, value: (bulkhead: Bulkhead) => number): Family =>
+    family(name, help, 'gauge', () =>
+      limited().map(({ name: service, bulkhead }) => ({ labels: { service }, value: value(bulkhead) }))
+    )
+  return [
+    gauge('gateway_concurrency_limit', 'Requests that a service may have at once', ({ limit }) => limit),
+    gauge('gateway_concurrency_in_use', 'Requests that a service has, where they are limited', ({ inside }) => inside),
+    gauge(
+      'gateway_queue_length',
+      'Requests that wait for a service to have a place for them',
+      ({ waiting }) => waiting
+    ),
+    family(
+      'gateway_queue_wait_seconds',
+      'How long requests have waited for a service to have a place for them',
+      'histogram',
+      () =>
+        limited().flatMap(({ name: service, bulkhead }) =>
+          bulkhead.waits.samples('gateway_queue_wait_seconds', { service })
+        )
+    ),
+    family('gateway_shed_requests_total', 'Requests refused for want of capacity', 'counter', () =>
+      limited().flatMap(({ name: service, bulkhead }) =>
+        Object.entries(bulkhead.refused).flatMap(([reason, counts]) => shed(counts, reason, service))
+      )
+    )
+  ]
+}
+
+function hasBulkhead(service: Service): service is Service & { readonly bulkhead: Bulkhead } {
+  return service.bulkhead !== undefined
+}
+
+function shed(counts: readonly number[], reason: string, service: string): Sample[] {
+  return counts.map((value, priority: Priority) => ({
+    labels: { priority: PRIORITIES[priority] as string, reason, service },
+    value
+  }))
+}
