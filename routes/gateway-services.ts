@@ -2,6 +2,7 @@ import type { FastifyPluginAsync } from 'fastify'
 import type { RouteConfig } from '../src/config/snapshot.ts'
 import { refuse } from '../src/errors.ts'
 import type { RegisteredService } from '../src/registry/service.ts'
+import { servicesOf } from '../src/releases/settings.ts'
 import { compareRoutes } from '../src/routing/table.ts'
 import { oneOf, Type } from '../src/schema.ts'
 import { guardOwnEndpoints } from './guard.ts'
@@ -106,7 +107,9 @@ const gatewayServices: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snap
     }),
     async request => {
       const { query } = request
-      const found = snapshot.routes.filter(({ service }) => query.service === undefined || service === query.service)
+      const found = snapshot.routes.filter(
+        route => query.service === undefined || servicesOf(route).includes(query.service)
+      )
       return pageOf(request, query, found.sort(compareRoutes).map(ruleOf))
     }
   )

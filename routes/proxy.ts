@@ -6,10 +6,10 @@ import type { Exchange } from '../src/proxy/exchange.ts'
 import { type ForwardContext, forward } from '../src/proxy/forward.ts'
 import type { Route } from '../src/proxy/route.ts'
 import { type Tunnel, tunnel } from '../src/proxy/tunnel.ts'
+import { compileRelease } from '../src/releases/release.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import { Stretches } from '../src/runtime/stretches.ts'
 import { quote } from '../src/telemetry/access-log.ts'
-import type { RequestMetrics } from '../src/telemetry/metrics.ts'
 import type { ServiceConfig } from '../src/upstream/service.ts'
 import type { Target } from '../src/upstream/target.ts'
 
@@ -73,7 +73,7 @@ export async function mountRoutes(
     return target
   }
   const enabled = snapshot.routes.filter(route => route.enabled)
-  const routes = enabled.map((config, i) => compileRoute(config, `/ ${i}`, targetOf(config.service), runtime.metrics))
+  const routes = enabled.map((config, i) => compileRoute(config, `/ ${i}`, targetOf, runtime))
   const stretches = new Stretches(runtime.clock)
   for (let start = 0; start < routes.length; start += GROUP) {
     await app.register(async group => {
@@ -139,7 +139,12 @@ function compileTarget(config: ServiceConfig, runtime: Runtime, onLease: (key: s
   }
 }
 
-function compileRoute(config: RouteConfig, slot: string, target: Target, metrics: RequestMetrics): Route {
+function compileRoute(
+  config: RouteConfig,
+  slot: string,
+  targetOf: (name: string) => Target,
+  { metrics, random }: Runtime
+): Route {
   const authentication = config.concerns.authentication?.options as
     | { forward_credentials?: boolean }
     | string
@@ -147,7 +152,8 @@ function compileRoute(config: RouteConfig, slot: string, target: Target, metrics
   return {
     ...config,
     slot,
-    target,
+    target: targetOf(config.service),
+    choose: config.release === undefined ? undefined : compileRelease(config.release, targetOf, random),
     metrics: metrics.endpoint(config.label),
     logFields: `,"route":${quote(config.id)}`,
     rewrite: config.rewrite === undefined ? undefined : compileRewrite(config.rewrite, config),

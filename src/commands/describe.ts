@@ -17,6 +17,7 @@ export function describeRoute(route: RouteConfig, snapshot: Snapshot): string {
   const { roles, user_tiers, clients } = snapshot.rateLimits
   if (!route.off.includes('rate_limit') && [roles, user_tiers, clients].some(map => Object.keys(map).length > 0))
     words.push('limits by role or tier')
+  if (route.release !== undefined) words.push(route.release.kind)
   if (route.retry.attempts > 0) words.push('retry')
   if (route.websocket) words.push('WebSocket')
   for (const name of Object.keys(concerns)) if (!SAID.has(name)) words.push(name.replaceAll('_', ' '))

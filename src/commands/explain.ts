@@ -10,6 +10,7 @@ import { adviceOn } from '../identity/trouble.ts'
 import type { Policy, RouteHooks } from '../policy.ts'
 import { Exchange, type Upgrade } from '../proxy/exchange.ts'
 import { addressSet, Peer } from '../proxy/peer.ts'
+import { oddsOf, releaseInWords, servicesOf } from '../releases/settings.ts'
 import { covers, type Pattern, parsePattern } from '../routing/pattern.ts'
 import { mismatch, type RouteMatch } from '../routing/table.ts'
 import { http } from '../runtime/node.ts'
@@ -30,7 +31,14 @@ interface Explanation {
   readonly route: { id: string; at: string; service: string } | null
   readonly verdict: string
   readonly steps: readonly Step[]
-  readonly forward: { path: string; instances: string[]; timeout_ms: number; retries: number } | null
+  readonly forward: {
+    path: string
+    /** Each service that it may go to, and how likely that is. */
+    odds: { service: string; variant: string | null; percent: number }[]
+    instances: string[]
+    timeout_ms: number
+    retries: number
+  } | null
   readonly near: readonly { id: string; at: string; because: string }[]
 }
 
@@ -112,21 +120,23 @@ export function explainRequest(loaded: Loaded, imagined: Imagined): Promise<Expl
       { snapshot, runtime, app: generation.app }
     )
     const stopped = steps.find(step => step.outcome === 'refuses' || step.outcome === 'answers')
-    const service = snapshot.services.get(route.service)
     return {
       request,
       route: shown,
       verdict:
         stopped === undefined
-          ? `forwarded to ${route.service}`
+          ? `forwarded to ${route.release === undefined ? route.service : releaseInWords(route.release)}`
           : `${stopped.concern} ${stopped.outcome}: ${stopped.because}`,
       steps,
       forward:
-        stopped !== undefined || service === undefined
+        stopped !== undefined
           ? null
           : {
               path: (found.rewrite?.(exchange) ?? exchange.path) + exchange.search,
-              instances: service.instances.map(({ url }) => url),
+              odds: oddsOf(route),
+              instances: servicesOf(route).flatMap(
+                name => snapshot.services.get(name)?.instances.map(({ url }) => url) ?? []
+              ),
               timeout_ms: route.timeoutMs,
               retries: route.retry.attempts
             },

@@ -43,6 +43,7 @@ export function canonicalKeys(document: Mapping): Mapping {
   fold(shaped, 'errors', 'defaults')
   foldExternal(shaped)
   for (const route of itemsOf(shaped.routes)) canonicalBlock(route, ROUTE)
+  if (Array.isArray(shaped.routes)) shaped.routes = withSplits(shaped.routes)
   if (isMapping(shaped.services))
     for (const service of Object.values(shaped.services)) if (isMapping(service)) canonicalService(service)
   if (isMapping(shaped.defaults)) canonicalBlock(shaped.defaults, DEFAULTS)
@@ -130,6 +131,46 @@ function fromSeed003(document: Mapping): Mapping {
     out.defaults = defaults
   }
   return out
+}
+
+/**
+ * Routes that differ in nothing but their service and its weight are one that shares its requests among them (HLB-09, seed
+ * 003's `add_route`): the first one, with a `split`.
+ */
+function withSplits(routes: readonly unknown[]): unknown[] {
+  const merged: unknown[] = []
+  const byRest = new Map<string, { route: Mapping; at: number }>()
+  for (const [i, route] of routes.entries()) {
+    const key = isMapping(route) && 'weight' in route ? restOf(route) : undefined
+    const first = key === undefined ? undefined : byRest.get(key)
+    if (first === undefined) {
+      if (key !== undefined) byRest.set(key, { route: route as Mapping, at: i })
+      copyPlace(routes, i, merged, merged.length)
+      merged.push(route)
+      continue
+    }
+    if (first.route.split === undefined) {
+      const variants = [variantOf(first.route)]
+      first.route.split = variants
+      copyPlace(routes, first.at, first.route, 'split')
+      copyPlace(routes, first.at, variants, 0)
+    }
+    const variants = first.route.split as Mapping[]
+    copyPlace(routes, i, variants, variants.length)
+    variants.push(variantOf(route as Mapping))
+  }
+  return merged
+}
+
+function restOf({ service: _, target: _target, weight: _weight, ...rest }: Mapping): string {
+  return JSON.stringify(rest)
+}
+
+/** Takes the service of a route, and its weight, out of it. */
+function variantOf(route: Mapping): Mapping {
+  const variant: Mapping = {}
+  for (const key of ['service', 'target', 'weight']) if (key in route) move(route, key, variant, key)
+  return variant
 }
 
 /** Moves `document[outer][inner]`, which keeps both names in messages. */

@@ -6,6 +6,7 @@ import { advisoriesOn, problemsOfClient } from '../identity/oauth2/clients.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import { type ConcurrencySettings, concurrencyOf } from '../overload/settings.ts'
 import { addressOf, isNetwork, NETWORK_WORDS, type Networks, networksOf } from '../registry/networks.ts'
+import { servicesOf, troubleWith, type Variant, type VariantSettings } from '../releases/settings.ts'
 import { compileCondition, compileRegex, RegexError } from '../routing/conditions.ts'
 import { covers, type Pattern, PatternError, parsePattern } from '../routing/pattern.ts'
 import { matchKey, type RouteMatch } from '../routing/table.ts'
@@ -203,6 +204,8 @@ type Levels = readonly (readonly [settings: Block, scope: string, path: Path])[]
 const CONNECT_MS = 5000
 const IDLE_MS = 60_000
 const TIMEOUT_MS = 30_000
+/** What of a route says where its requests go. */
+const DESTINATIONS = ['service', 'target', 'split'] as const
 /** Concerns that `enabled: false` switches off (CFG-04): what is left is a plain proxy. */
 const OPTIONAL_CONCERNS = new Set(['rate_limit', 'cache', 'transform', 'circuit_breaker'])
 
@@ -522,7 +525,7 @@ class Normaliser {
   }
 
   #addRoute(settings: RouteSettings & Block, path: Path): void {
-    const service = this.#serviceOf(settings, path)
+    const destination = this.#destinationOf(settings, path)
     const pattern = this.#pattern(settings, path)
     const regex =
       settings.regex === undefined
@@ -536,7 +539,7 @@ class Normaliser {
       )
       return
     }
-    if (service === undefined || (pattern === undefined && regex === undefined)) return
+    if (destination === undefined || (pattern === undefined && regex === undefined)) return
     const methods = this.#methods(settings.methods, [...path, 'methods'])
     const conditions = (key: 'headers' | 'query') =>
       Object.entries(settings[key]).flatMap(([name, wanted]) => {
@@ -561,10 +564,10 @@ class Normaliser {
     this.#push(
       {
         ...match,
-        ...this.#forwarding(settings, service, id, path),
+        ...this.#forwarding(settings, destination.service, id, path),
+        ...destination,
         id,
         label,
-        service,
         rewrite: this.#rewrite(settings, pattern, path)
       },
       settings,
@@ -573,7 +576,8 @@ class Normaliser {
   }
 
   #push(
-    route: Omit<RouteConfig, 'enabled' | 'encodedSlash' | 'websocket' | 'at' | 'endpoint'> & { endpoint?: string },
+    route: Omit<RouteConfig, 'enabled' | 'encodedSlash' | 'websocket' | 'at' | 'endpoint' | 'release'> &
+      Partial<Pick<RouteConfig, 'endpoint' | 'release'>>,
     settings: Partial<RouteSettings>,
     path: Path
   ): void {
@@ -581,6 +585,7 @@ class Normaliser {
       path,
       route: {
         endpoint: undefined,
+        release: undefined,
         ...route,
         enabled: settings.enabled ?? true,
         encodedSlash: settings.encoded_slash ?? false,
@@ -801,9 +806,41 @@ class Normaliser {
     return { kind: 'strip', segments: prefix.segments.length }
   }
 
-  /** The name of the service behind a route; one that nobody defined is taken for a host name (contract section 21). */
-  #serviceOf(settings: RouteSettings & Block, path: Path): string | undefined {
-    const { service, target } = settings
+  /** Where a route's requests go: to its service, or to one of several. */
+  #destinationOf(settings: RouteSettings & Block, path: Path): Pick<RouteConfig, 'service' | 'release'> | undefined {
+    const { split } = settings
+    const given = DESTINATIONS.filter(key => settings[key] !== undefined)
+    if (given.length !== 1) {
+      const [one, other] = given
+      const message =
+        one === undefined ? 'needs "service" or "target"' : `has both "${one}" and "${other}"; keep one of them`
+      this.#problems.add(path, message, 'key')
+      return undefined
+    }
+    if (split === undefined) {
+      const service = this.#serviceOf(settings, path)
+      return service === undefined ? undefined : { service, release: undefined }
+    }
+    const variants = this.#variants(split, [...path, 'split'])
+    const [first] = variants.filter(({ weight }) => weight > 0)
+    return first === undefined ? undefined : { service: first.service, release: { kind: 'split', variants } }
+  }
+
+  /** The services that share a route's requests; none if something is wrong with them. */
+  #variants(settings: readonly VariantSettings[], path: Path): Variant[] {
+    const variants = settings.flatMap((variant, i): Variant[] => {
+      const service = this.#serviceOf(variant, [...path, i])
+      return service === undefined ? [] : [{ name: variant.name ?? service, service, weight: variant.weight }]
+    })
+    if (variants.length < settings.length) return []
+    const trouble = troubleWith(variants)
+    if (trouble === undefined) return variants
+    this.#problems.add([...path, ...trouble.at], trouble.message)
+    return []
+  }
+
+  /** The name of a service that something leads to; one that nobody defined is taken for a host name (contract section 21). */
+  #serviceOf({ service, target }: { service?: string; target?: string }, path: Path): string | undefined {
     if ((service === undefined) === (target === undefined)) {
       this.#problems.add(
         path,
@@ -904,7 +941,7 @@ class Normaliser {
   }
 
   #warnAboutUnused(): void {
-    const used = new Set(this.#routes.map(({ route }) => route.service))
+    const used = new Set(this.#routes.flatMap(({ route }) => servicesOf(route)))
     for (const name of Object.keys(this.#settled.services)) {
       if (!used.has(name)) this.#problems.warn(['services', name], 'no route leads to this service')
     }
@@ -946,7 +983,7 @@ class Normaliser {
 /** In milliseconds. */
 const LEAST_KEPT = { audit: 30 * 86_400_000, minutes: 6 * 3_600_000 }
 
-const NOT_YET = ['circuit_breaker', 'health_check_interval', 'weight']
+const NOT_YET = ['circuit_breaker', 'health_check_interval']
 
 /** The paths that the gateway keeps for itself, with the setting that moves them. */
 export function reservedPatterns({

@@ -1,4 +1,5 @@
 import { concurrency } from '../overload/settings.ts'
+import { releases } from '../releases/settings.ts'
 import { duration, listOf, oneOf, type Static, size, type TObject, type TSchema, Type } from '../schema.ts'
 
 /**
@@ -658,7 +659,14 @@ const route = (concerns: Record<string, TSchema>) =>
     }),
     encoded_slash: flag('Pass `%2F` in the path on rather than refusing it.', false),
     websocket: flag('Let WebSockets through.', false),
-    weight: Type.Optional(Type.Integer({ description: 'Not in effect yet.', minimum: 0 })),
+    ...releases,
+    weight: Type.Optional(
+      Type.Integer({
+        description:
+          'Share of the requests, where routes that differ in nothing but their service stand beside each other.',
+        minimum: 0
+      })
+    ),
     ...forwarding,
     ...concerns
   })

@@ -1,4 +1,5 @@
 import type { RateLimitsSettings } from '../limits/settings.ts'
+import type { Release } from '../releases/settings.ts'
 import type { RouteMatch } from '../routing/table.ts'
 import type { HealthCheckConfig } from '../upstream/health.ts'
 import type { RetryPolicy } from '../upstream/retry.ts'
@@ -30,7 +31,10 @@ export interface ConcernConfig {
 export interface RouteConfig extends RouteMatch {
   /** The path as written; the label of metrics. */
   readonly label: string
+  /** The service that it belongs to; with a `release`, the first of those that get its requests. */
   readonly service: string
+  /** How it is decided where each request goes; undefined when there is nothing to decide. */
+  readonly release: Release | undefined
   /** `service.endpoint`, for routes made from a service's endpoints. */
   readonly endpoint: string | undefined
   readonly enabled: boolean

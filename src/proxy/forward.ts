@@ -90,7 +90,7 @@ class Forwarding implements Guest {
     this.exchange = exchange
     this.route = route
     this.context = context
-    this.target = route.target
+    this.target = route.choose?.(exchange) ?? route.target
     exchange.target = this.target
     this.#deadline = new Deadline(this)
   }

@@ -12,7 +12,10 @@ export interface Route extends RouteMatch {
   readonly metrics: Endpoint
   /** The URL under which Fastify knows it; no request target can spell it. */
   readonly slot: string
+  /** Where its requests go, unless they are told one by one. */
   readonly target: Target
+  /** Where a request goes, once it is known whose it is; undefined if that is the same for all. */
+  readonly choose: ((exchange: Exchange) => Target) | undefined
   /** `,"route":"…"`: its part of the access log's line. */
   readonly logFields: string
   /** The path to send, from the one that came; undefined leaves it as it is. */

@@ -65,7 +65,7 @@ class Handshake implements Guest {
     this.#upgrade = upgrade
     this.#route = route
     this.#context = context
-    this.#target = route.target
+    this.#target = route.choose?.(exchange) ?? route.target
     exchange.target = this.#target
     exchange.onGone = this
   }

@@ -93,11 +93,21 @@ function nameTaken(name: string, by: Position | undefined): Problem {
 function hostsOf({ routes, services }: Readonly<Record<string, unknown>>): Map<string, Position | undefined> {
   const hosts = new Map<string, Position | undefined>()
   for (const [i, route] of (Array.isArray(routes) ? routes : []).entries()) {
-    if (!isMapping(route) || typeof route.service !== 'string') continue
-    if (isMapping(services) && Object.hasOwn(services, route.service)) continue
-    hosts.set(route.service, placeOf(route, 'service')?.value ?? placeOf(routes, i)?.key)
+    for (const { name, at } of servicesNamedIn(route)) {
+      if (isMapping(services) && Object.hasOwn(services, name)) continue
+      hosts.set(name, at ?? placeOf(routes, i)?.key)
+    }
   }
   return hosts
+}
+
+/** The services that a route leads to, be it by `service` or somewhere in its `split`, its `fallback` and the like. */
+function* servicesNamedIn(block: unknown): Generator<{ name: string; at: Position | undefined }> {
+  if (typeof block !== 'object' || block === null) return
+  for (const [key, value] of Object.entries(block)) {
+    if (key === 'service' && typeof value === 'string') yield { name: value, at: placeOf(block, key)?.value }
+    else yield* servicesNamedIn(value)
+  }
 }
 
 /** `{ [name]: … }` as a file would have it. */
