@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { ConnectionOptions } from 'node:tls'
+import type { BatchSettings } from '../batch/settings.ts'
 import { advisoriesOn, problemsOfClient } from '../identity/oauth2/clients.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import { type ConcurrencySettings, concurrencyOf } from '../overload/settings.ts'
@@ -189,6 +190,7 @@ interface Settled {
   enabled: boolean
   catch_all: boolean
   registry: RegistrySettings
+  batch: BatchSettings
   defaults: Block
   services: Record<string, ServiceSettings & Block>
   routes: (RouteSettings & Block)[]
@@ -264,7 +266,7 @@ class Normaliser {
     this.#warnAboutUnused()
     await stretches.next()
     const server = this.#server()
-    const { gateway, storage, logging, recording, metrics, paths, admin, plugins, rate_limits, registry } =
+    const { gateway, storage, logging, recording, metrics, paths, admin, plugins, rate_limits, registry, batch } =
       this.#settled
     const identity = this.#identity()
     const content = JSON.stringify([
@@ -284,6 +286,7 @@ class Normaliser {
       adminListen: admin.listen,
       rateLimits: rate_limits,
       registry,
+      batch,
       services: this.#services,
       healthChecks: this.#healthChecks(),
       routes: this.#routes.map(({ route }) => route),
@@ -1011,7 +1014,8 @@ export function reservedPatterns({
     ['metrics', ''],
     ['api_metrics', '/**'],
     ['gateway', '/**'],
-    ['admin', '/**']
+    ['admin', '/**'],
+    ['batch', '']
   ]
   if (storage.database) list.push(['services', '/**'], ['traffic', ''], ['usage', '/**'], ['errors', ''])
   if (identity.oauth !== undefined) list.push(['oauth', '/**'])
