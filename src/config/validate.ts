@@ -113,6 +113,9 @@ function fits(schema: Schema, data: unknown): boolean {
       return typeof data === 'object' && data !== null && !Array.isArray(data)
     case 'integer':
       return Number.isInteger(data)
+    case 'number':
+      // YAML's .inf and .nan are no amount of anything, and JSON does not know them.
+      return Number.isFinite(data)
     case 'null':
       return data === null
     case undefined:
