@@ -6,6 +6,7 @@ import { describeMachine } from './machine.ts'
 import { say } from './measure.ts'
 import { cleanUpAtTheEnd, stopRest } from './processes.ts'
 import { type Findings, page } from './report.ts'
+import { balancing } from './sections/balancing.ts'
 import { bodies } from './sections/bodies.ts'
 import { connections } from './sections/connections.ts'
 import { http } from './sections/http.ts'
@@ -25,6 +26,7 @@ const SECTIONS: Readonly<Record<string, Section>> = {
   bodies,
   websocket,
   start: coldStart,
+  balancing,
   reload,
   seed004
 }

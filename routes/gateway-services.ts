@@ -5,6 +5,7 @@ import type { RegisteredService } from '../src/registry/service.ts'
 import { servicesOf } from '../src/releases/settings.ts'
 import { compareRoutes } from '../src/routing/table.ts'
 import { oneOf, Type } from '../src/schema.ts'
+import { DEFAULT_BALANCER } from '../src/upstream/balancing-settings.ts'
 import { guardOwnEndpoints } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
 import { listing, listOf, type Page, pageQuery, rangeOf } from './listing.ts'
@@ -34,7 +35,7 @@ const serviceDetails = Type.Object({
     description: 'Its addresses, and how they were when they were asked last.',
     examples: [[{ id: '0', url: 'http://orders:8080', weight: 1, healthy: true, response_time_ms: 1.4 }]]
   }),
-  load_balancer_type: text('How instances take turns.', 'round_robin'),
+  load_balancer_type: text('Which instance is asked.', 'weighted_round_robin'),
   health_check: block('How they are asked how they are.'),
   timeout_config: block('`timeouts`, if it has its own.'),
   retry_config: block('`retry`, if it has its own.'),
@@ -147,7 +148,7 @@ const gatewayServices: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snap
         url,
         weight
       })),
-      load_balancer_type: settings.load_balancer_type ?? 'round_robin',
+      load_balancer_type: (served?.balancer ?? DEFAULT_BALANCER).type,
       health_check: snapshot.healthChecks.get(name) ?? null,
       timeout_config: settings.timeouts ?? null,
       retry_config: settings.retry ?? null,

@@ -10,6 +10,7 @@ import { compileRelease } from '../src/releases/release.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import { Stretches } from '../src/runtime/stretches.ts'
 import { quote } from '../src/telemetry/access-log.ts'
+import { createBalancer } from '../src/upstream/balancers/balancer.ts'
 import type { ServiceConfig } from '../src/upstream/service.ts'
 import type { Target } from '../src/upstream/target.ts'
 
@@ -149,11 +150,16 @@ function compileRoute(
     | { forward_credentials?: boolean }
     | string
     | undefined
+  const { balancer } = config
+  const own =
+    balancer === undefined
+      ? targetOf
+      : (name: string): Target => ({ ...targetOf(name), balancer: createBalancer(balancer, random) })
   return {
     ...config,
     slot,
-    target: targetOf(config.service),
-    choose: config.release === undefined ? undefined : compileRelease(config.release, targetOf, random),
+    target: own(config.service),
+    choose: config.release === undefined ? undefined : compileRelease(config.release, own, random),
     metrics: metrics.endpoint(config.label),
     logFields: `,"route":${quote(config.id)}`,
     rewrite: config.rewrite === undefined ? undefined : compileRewrite(config.rewrite, config),

@@ -17,7 +17,6 @@ const ROUTE: Record<string, string> = { ...EVERYWHERE, method: 'methods', host: 
 const SERVICE: Record<string, string> = {
   ...EVERYWHERE,
   base_url: 'url',
-  load_balancer: 'load_balancer_type',
   bulkhead: 'concurrency'
 }
 const DEFAULTS: Record<string, string> = { ...EVERYWHERE, bulkhead: 'concurrency' }
@@ -34,8 +33,13 @@ export const ALIASES: Readonly<Record<string, Readonly<Record<string, string>>>>
   retry: RETRY,
   timeouts: TIMEOUTS
 }
-/** Words that may be written in upper case, too: by block, the key. */
-export const ANY_CASE: Readonly<Record<string, string>> = { services: 'load_balancer_type', health_check: 'type' }
+/** Keys whose words may be written in upper case, too; with their block where they mean something else elsewhere. */
+export const ANY_CASE: ReadonlySet<string> = new Set([
+  'load_balancer_type',
+  'load_balancer',
+  'load_balancer.type',
+  'health_check.type'
+])
 
 /** Rewrites one file's document to the canonical keys. */
 export function canonicalKeys(document: Mapping): Mapping {
@@ -52,18 +56,19 @@ export function canonicalKeys(document: Mapping): Mapping {
 
 function canonicalService(service: Mapping): void {
   canonicalBlock(service, SERVICE)
-  lowerCase(service, 'services')
-  if (isMapping(service.health_check)) lowerCase(service.health_check, 'health_check')
+  if (isMapping(service.health_check)) lowerCase(service.health_check, 'type')
 }
 
-function lowerCase(mapping: Mapping, block: string): void {
-  const key = ANY_CASE[block] as string
+function lowerCase(mapping: Mapping, key: string): void {
   const value = mapping[key]
   if (typeof value === 'string') mapping[key] = value.toLowerCase()
 }
 
 function canonicalBlock(block: Mapping, aliases: Record<string, string>): void {
   rename(block, aliases)
+  if (typeof block.load_balancer === 'string') rename(block, { load_balancer: 'load_balancer_type' })
+  lowerCase(block, 'load_balancer_type')
+  if (isMapping(block.load_balancer)) lowerCase(block.load_balancer, 'type')
   if (isMapping(block.circuit_breaker)) rename(block.circuit_breaker, BREAKER)
   if (isMapping(block.retry)) rename(block.retry, RETRY)
   if (isMapping(block.timeouts)) rename(block.timeouts, TIMEOUTS)

@@ -56,7 +56,9 @@ class Converter {
 
   /** @param key of the block that the schema is about, or of its list */
   convert(schema: Schema, key = ''): Json {
-    const { unit, properties, patternProperties, items, anyOf, ...rest } = schema
+    const { unit, properties, patternProperties, items, anyOf, ...rest } = ANY_CASE.has(key)
+      ? inAnyCase(schema)
+      : schema
     if (anyOf !== undefined)
       return withVariables(
         rest,
@@ -76,7 +78,7 @@ class Converter {
     const converted: Json = {}
     for (const [key, schema] of Object.entries(properties)) {
       const name = this.#shared.get(schema)
-      const wanted = ANY_CASE[block] === key ? inAnyCase(schema) : schema
+      const wanted = ANY_CASE.has(`${block}.${key}`) ? inAnyCase(schema) : schema
       converted[key] = name === undefined ? this.convert(wanted, key) : { $ref: `#/$defs/${name}` }
     }
     for (const [alias, key] of Object.entries(ALIASES[block] ?? {}))
@@ -101,7 +103,8 @@ function isFreeText(schema: Json | Schema): boolean {
 }
 
 function inAnyCase(schema: Schema): Schema {
-  return { ...schema, enum: (schema.enum ?? []).flatMap(word => [word, String(word).toUpperCase()]) }
+  if (schema.enum === undefined) return schema
+  return { ...schema, enum: schema.enum.flatMap(word => [word, String(word).toUpperCase()]) }
 }
 
 function anotherWord(schema: Json, key: string): Json {

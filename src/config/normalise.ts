@@ -2,19 +2,11 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { ConnectionOptions } from 'node:tls'
-import type { BatchSettings } from '../batch/settings.ts'
 import { advisoriesOn, problemsOfClient } from '../identity/oauth2/clients.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import { type ConcurrencySettings, concurrencyOf } from '../overload/settings.ts'
 import { addressOf, isNetwork, NETWORK_WORDS, type Networks, networksOf } from '../registry/networks.ts'
-import {
-  type Release,
-  servicesOf,
-  troubleWith,
-  troubleWithNames,
-  type Variant,
-  type VariantSettings
-} from '../releases/settings.ts'
+import { servicesOf, troubleWith, type Variant, type VariantSettings } from '../releases/settings.ts'
 import { compileCondition, compileRegex, RegexError } from '../routing/conditions.ts'
 import { covers, type Pattern, PatternError, parsePattern } from '../routing/pattern.ts'
 import { matchKey, type RouteMatch } from '../routing/table.ts'
@@ -22,6 +14,7 @@ import { systemClock } from '../runtime/clock.ts'
 import { http, tls } from '../runtime/node.ts'
 import { Stretches } from '../runtime/stretches.ts'
 import type { TObject } from '../schema.ts'
+import { type BalancerConfig, type BalancerKeys, balancerOf, balancerTrouble } from '../upstream/balancing-settings.ts'
 import type { HealthCheckConfig } from '../upstream/health.ts'
 import type { InstanceConfig } from '../upstream/instance.ts'
 import { type Failure, IDEMPOTENT, type RetryPolicy } from '../upstream/retry.ts'
@@ -190,7 +183,6 @@ interface Settled {
   enabled: boolean
   catch_all: boolean
   registry: RegistrySettings
-  batch: BatchSettings
   defaults: Block
   services: Record<string, ServiceSettings & Block>
   routes: (RouteSettings & Block)[]
@@ -199,13 +191,14 @@ interface Settled {
 }
 
 /** The keys that may stand at every level. */
-type Block = Record<string, unknown> & {
-  timeout?: number
-  timeouts?: false | { connect?: number; first_byte?: number; write?: number; idle?: number; total?: number }
-  retry?: RetrySettings
-  concurrency?: ConcurrencySettings
-  plugins?: Record<string, unknown>
-}
+type Block = Record<string, unknown> &
+  BalancerKeys & {
+    timeout?: number
+    timeouts?: false | { connect?: number; first_byte?: number; write?: number; idle?: number; total?: number }
+    retry?: RetrySettings
+    concurrency?: ConcurrencySettings
+    plugins?: Record<string, unknown>
+  }
 
 /** From the most specific level to the least: its settings, its name, and where it stands. */
 type Levels = readonly (readonly [settings: Block, scope: string, path: Path])[]
@@ -214,7 +207,7 @@ const CONNECT_MS = 5000
 const IDLE_MS = 60_000
 const TIMEOUT_MS = 30_000
 /** What of a route says where its requests go. */
-const DESTINATIONS = ['service', 'target', 'split', 'experiment'] as const
+const DESTINATIONS = ['service', 'target', 'split'] as const
 /** Concerns that `enabled: false` switches off (CFG-04): what is left is a plain proxy. */
 const OPTIONAL_CONCERNS = new Set(['rate_limit', 'cache', 'transform', 'circuit_breaker'])
 
@@ -262,11 +255,12 @@ class Normaliser {
     this.#checkOAuth()
     await stretches.next()
     this.#checkConflicts()
+    this.#checkBalancing()
     this.#checkRecording()
     this.#warnAboutUnused()
     await stretches.next()
     const server = this.#server()
-    const { gateway, storage, logging, recording, metrics, paths, admin, plugins, rate_limits, registry, batch } =
+    const { gateway, storage, logging, recording, metrics, paths, admin, plugins, rate_limits, registry } =
       this.#settled
     const identity = this.#identity()
     const content = JSON.stringify([
@@ -286,7 +280,6 @@ class Normaliser {
       adminListen: admin.listen,
       rateLimits: rate_limits,
       registry,
-      batch,
       services: this.#services,
       healthChecks: this.#healthChecks(),
       routes: this.#routes.map(({ route }) => route),
@@ -304,6 +297,19 @@ class Normaliser {
     const path: Path = ['recording', 'keep']
     if (keep.audit < LEAST_KEPT.audit) this.#problems.add([...path, 'audit'], 'must be at least 30d')
     if (keep.minutes < LEAST_KEPT.minutes) this.#problems.add([...path, 'minutes'], 'must be at least 6h')
+  }
+
+  /** What is said of balancers where nobody in particular means it, and weights that nobody looks at. */
+  #checkBalancing(): void {
+    this.#balancer(this.#settled.defaults, ['defaults'])
+    for (const [name, { balancer, instances }] of this.#services) {
+      const weights = new Set(instances.map(({ weight }) => weight).filter(weight => weight > 0))
+      if (balancer?.type === 'round_robin' && weights.size > 1 && name in this.#settled.services)
+        this.#problems.warn(
+          ['services', name, 'instances'],
+          'have weights that "round_robin" does not look at: write "load_balancer_type: weighted_round_robin"'
+        )
+    }
   }
 
   #checkNetworks(): void {
@@ -478,6 +484,7 @@ class Normaliser {
         maxHeaderBytes: settings.pool?.header_bytes ?? 32768
       },
       tls: this.#tls(settings.tls, [...path, 'tls']),
+      balancer: this.#balancer(settings, path) ?? balancerOf(this.#settled.defaults),
       concurrency: this.#settled.enabled
         ? concurrencyOf(settings.concurrency ?? this.#settled.defaults.concurrency)
         : undefined,
@@ -611,7 +618,10 @@ class Normaliser {
     serviceName: string,
     id: string,
     path: Path
-  ): Pick<RouteConfig, 'timeoutMs' | 'firstByteMs' | 'writeMs' | 'totalMs' | 'retry' | 'concerns' | 'off'> {
+  ): Pick<
+    RouteConfig,
+    'timeoutMs' | 'firstByteMs' | 'writeMs' | 'totalMs' | 'retry' | 'balancer' | 'concerns' | 'off'
+  > {
     const service: Block = this.#settled.services[serviceName] ?? {}
     const { defaults } = this.#settled
     for (const stage of ['connect', 'idle'] as const) {
@@ -633,9 +643,16 @@ class Normaliser {
       writeMs: timeouts.write ?? 0,
       totalMs: timeouts.total ?? 0,
       retry: retryPolicy(settings.retry ?? service.retry ?? defaults.retry),
+      balancer: this.#balancer(settings, path),
       concerns: this.#concerns(levels),
       off: this.#switchedOff(levels)
     }
+  }
+
+  /** Which instance is asked, as one level says it. */
+  #balancer(settings: Block, path: Path): BalancerConfig | undefined {
+    for (const [keys, message] of balancerTrouble(settings)) this.#problems.add([...path, ...keys], message, 'key')
+    return balancerOf(settings)
   }
 
   /** For each concern the most specific level that says something, as a whole. */
@@ -818,7 +835,7 @@ class Normaliser {
 
   /** Where a route's requests go: to its service, or to one of several. */
   #destinationOf(settings: RouteSettings & Block, path: Path): Pick<RouteConfig, 'service' | 'release'> | undefined {
-    const { split, experiment } = settings
+    const { split } = settings
     const given = DESTINATIONS.filter(key => settings[key] !== undefined)
     if (given.length !== 1) {
       const [one, other] = given
@@ -827,31 +844,26 @@ class Normaliser {
       this.#problems.add(path, message, 'key')
       return undefined
     }
-    const shared = experiment?.variants ?? split
-    if (shared === undefined) {
+    if (split === undefined) {
       const service = this.#serviceOf(settings, path)
       return service === undefined ? undefined : { service, release: undefined }
     }
-    const at: Path = experiment === undefined ? [...path, 'split'] : [...path, 'experiment', 'variants']
-    const variants = this.#variants(shared, at)
-    const trouble = troubleWith(variants) ?? (experiment && troubleWithNames(variants))
-    if (trouble !== undefined && variants.length > 0) this.#problems.add([...at, ...trouble.at], trouble.message)
+    const variants = this.#variants(split, [...path, 'split'])
     const [first] = variants.filter(({ weight }) => weight > 0)
-    if (first === undefined) return undefined
-    const release: Release =
-      experiment === undefined
-        ? { kind: 'split', variants }
-        : { kind: 'experiment', variants, name: experiment.name, header: experiment.header, cookie: experiment.cookie }
-    return { service: first.service, release }
+    return first === undefined ? undefined : { service: first.service, release: { kind: 'split', variants } }
   }
 
-  /** The services that share a route's requests; none if one of them is none. */
+  /** The services that share a route's requests; none if something is wrong with them. */
   #variants(settings: readonly VariantSettings[], path: Path): Variant[] {
     const variants = settings.flatMap((variant, i): Variant[] => {
       const service = this.#serviceOf(variant, [...path, i])
       return service === undefined ? [] : [{ name: variant.name ?? service, service, weight: variant.weight }]
     })
-    return variants.length < settings.length ? [] : variants
+    if (variants.length < settings.length) return []
+    const trouble = troubleWith(variants)
+    if (trouble === undefined) return variants
+    this.#problems.add([...path, ...trouble.at], trouble.message)
+    return []
   }
 
   /** The name of a service that something leads to; one that nobody defined is taken for a host name (contract section 21). */
@@ -974,9 +986,6 @@ class Normaliser {
     for (const [block, path] of blocks) {
       if (!isMapping(block)) continue
       for (const key of NOT_YET) if (key in block && block[key] !== false) later.push([key, [...path, key]])
-      const balancer = block.load_balancer_type
-      if (typeof balancer === 'string' && balancer !== 'round_robin')
-        later.push(['load_balancer_type', [...path, 'load_balancer_type']])
     }
     for (const [, path] of later) this.#problems.warn(path, 'is understood but has no effect in this version')
   }
@@ -1014,8 +1023,7 @@ export function reservedPatterns({
     ['metrics', ''],
     ['api_metrics', '/**'],
     ['gateway', '/**'],
-    ['admin', '/**'],
-    ['batch', '']
+    ['admin', '/**']
   ]
   if (storage.database) list.push(['services', '/**'], ['traffic', ''], ['usage', '/**'], ['errors', ''])
   if (identity.oauth !== undefined) list.push(['oauth', '/**'])

@@ -1,7 +1,7 @@
-import { batchSchema } from '../batch/settings.ts'
 import { concurrency } from '../overload/settings.ts'
 import { releases } from '../releases/settings.ts'
 import { duration, listOf, oneOf, type Static, size, type TObject, type TSchema, Type } from '../schema.ts'
+import { loadBalancer, loadBalancerType } from '../upstream/balancing-settings.ts'
 
 /**
  * The configuration document, but for the concerns, which bring their own schemas. Every key has a description and, unless
@@ -408,7 +408,7 @@ const metrics = Type.Object(
   { description: 'Prometheus metrics.', default: {} }
 )
 
-const ownPath = (description: string, value: string | false) =>
+const ownPath = (description: string, value: string) =>
   Type.Union([Type.String({ pattern: '^/' }), Type.Literal(false)], {
     description: `${description} \`false\` switches it off.`,
     default: value
@@ -434,8 +434,7 @@ const paths = Type.Object(
         'Prefixes under which `/docs`, `/redoc` and `/openapi.json` are; the pages read the first one’s. `false` switches them off.',
       default: ['/', '/api']
     }),
-    oauth: ownPath('Prefix of OAuth, where `identity.oauth` is given.', '/oauth'),
-    batch: ownPath('Several requests in one: `/batch`.', false)
+    oauth: ownPath('Prefix of OAuth, where `identity.oauth` is given.', '/oauth')
   },
   { description: 'Where the gateway’s own endpoints are. They always win over routes.', default: {} }
 )
@@ -548,6 +547,8 @@ const forwarding = {
   ),
   timeouts: Type.Optional(timeouts),
   retry: Type.Optional(retry),
+  load_balancer_type: Type.Optional(loadBalancerType),
+  load_balancer: Type.Optional(loadBalancer),
   circuit_breaker: Type.Optional(circuitBreaker)
 }
 
@@ -567,7 +568,11 @@ export const condition = Type.Union(
 const instance = Type.Object({
   id: Type.Optional(Type.String({ description: 'Name of the instance in logs; its place in the list if not given.' })),
   url: Type.String({ description: '`http://orders-1:8080`, optionally with a base path.', pattern: '^https?://' }),
-  weight: Type.Integer({ description: 'Share of the traffic, against the other instances’.', default: 1, minimum: 0 })
+  weight: Type.Integer({
+    description: 'Share of the traffic, against the other instances’; 0 for none while there are others.',
+    default: 1,
+    minimum: 0
+  })
 })
 
 const healthCheck = Type.Object(
@@ -587,11 +592,8 @@ const healthCheck = Type.Object(
   }
 )
 
-const BALANCERS = ['round_robin', 'weighted_round_robin', 'least_connections', 'random'] as const
-
 /** Defaults of services rather than of routes. */
 const balancing = {
-  load_balancer_type: Type.Optional(oneOf(BALANCERS, { description: 'Not in effect yet.' })),
   health_check_interval: Type.Optional(Type.Number({ description: 'Not in effect yet.' })),
   concurrency: Type.Optional(concurrency)
 }
@@ -622,10 +624,6 @@ const service = (concerns: Record<string, TSchema>) =>
       },
       { description: 'Connections to the service.', default: {} }
     ),
-    load_balancer_type: oneOf(BALANCERS, {
-      description: 'Which instance is asked. Only round_robin is in effect yet.',
-      default: 'round_robin'
-    }),
     concurrency: Type.Optional(concurrency),
     health_check: Type.Optional(healthCheck),
     health_check_path: text('Path of the health check; `/health` if not given.', { pattern: '^/' }),
@@ -725,7 +723,6 @@ export function documentSchema(
       paths,
       admin,
       registry,
-      batch: batchSchema,
       enabled: flag('`false` makes a plain proxy: no limits, cache, breaker or transformation.', true),
       catch_all: flag('Also route `/{service}/**` to each service by its name.', false),
       defaults: Type.Object(

@@ -1,7 +1,7 @@
-import type { BatchSettings } from '../batch/settings.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import type { Release } from '../releases/settings.ts'
 import type { RouteMatch } from '../routing/table.ts'
+import type { BalancerConfig } from '../upstream/balancing-settings.ts'
 import type { HealthCheckConfig } from '../upstream/health.ts'
 import type { RetryPolicy } from '../upstream/retry.ts'
 import type { ServiceConfig } from '../upstream/service.ts'
@@ -47,6 +47,8 @@ export interface RouteConfig extends RouteMatch {
   readonly writeMs: number
   readonly totalMs: number
   readonly retry: RetryPolicy
+  /** Which instance is asked, if it says so itself. */
+  readonly balancer: BalancerConfig | undefined
   readonly concerns: Readonly<Record<string, ConcernConfig>>
   /** Concerns that somebody has switched off with `false`. */
   readonly off: readonly string[]
@@ -73,7 +75,6 @@ export interface Snapshot {
   readonly adminListen: string | undefined
   readonly rateLimits: RateLimitsSettings
   readonly registry: RegistrySettings
-  readonly batch: BatchSettings
   readonly services: ReadonlyMap<string, ServiceConfig>
   /** How services are asked whether they are well, by name. */
   readonly healthChecks: ReadonlyMap<string, HealthCheckConfig>

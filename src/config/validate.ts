@@ -114,7 +114,6 @@ function fits(schema: Schema, data: unknown): boolean {
     case 'integer':
       return Number.isInteger(data)
     case 'number':
-      // YAML's .inf and .nan are no amount of anything, and JSON does not know them.
       return Number.isFinite(data)
     case 'null':
       return data === null
@@ -168,6 +167,8 @@ const EXAMPLES: Record<string, string> = {
   '^[A-Za-z]+$': 'write a method, such as GET',
   '^[1-9](?:xx|[0-9][0-9])$': 'write a status such as 404, or a class such as 5xx',
   '^\\P{Cc}*$': 'it may not hold control characters',
+  '^(ip|user|(header|query|cookie):.+)$': 'write ip, user, header:X-Tenant, query:tenant or cookie:session',
+  '^[A-Za-z0-9_.-]+$': 'write letters, digits, "_", "." and "-"',
   '^[0-9a-f]{64}$': 'write the 64 hex digits of a SHA-256',
   '^(?:postgres(?:ql)?://.+)?$': 'write postgres://user:password@host:5432/database',
   '^[A-Za-z0-9][A-Za-z0-9._-]*$': 'write letters, digits, ".", "-" and "_", a letter or digit first',

@@ -106,10 +106,7 @@ export async function connect(
     ? (await import('./postgres.ts')).postgresDialect(url, log, options)
     : await (await import('./sqlite.ts')).sqliteDialect(data_dir)
   const { Kysely } = await import('kysely')
-  const db = new Kysely<Tables>({ dialect })
-  // What it has never used it does not close either, and SQLite's file is ours from here on.
-  if (!url) await db.connection().execute(async () => {})
-  return { kind: url ? 'postgres' : 'sqlite', db }
+  return { kind: url ? 'postgres' : 'sqlite', db: new Kysely<Tables>({ dialect }) }
 }
 
 /** Takes the migrations that are missing; on PostgreSQL over a connection of their own, that lets them take their time. */

@@ -178,17 +178,6 @@ export class Exchange implements RequestView {
     return this.method === 'OPTIONS' && this.origin !== '' && this.header('access-control-request-method') !== undefined
   }
 
-  /** Whether the client has come by TLS, to us or to a trusted proxy in front. */
-  get secure(): boolean {
-    return (this.#forwardedProto || this.peer.protocol) === 'https'
-  }
-
-  /** Says something to the service under a name (in lower case) under which nobody else may say anything. */
-  setUpstreamField(name: string, value: string): void {
-    this.#keepOnly(other => other !== name)
-    this.upstreamFields.push(name, value)
-  }
-
   /** The request that a preflight asks about, for the route table. */
   asPreflighted(): RequestView {
     const { matchPath, host } = this
@@ -490,6 +479,11 @@ export class Exchange implements RequestView {
     // An HTTP/2 stream that is merely destroyed looks complete to the other side.
     if (this.http2) streamOf(this.response).close(HTTP2.INTERNAL_ERROR)
     else this.response.destroy()
+  }
+
+  /** Whether its client has come by TLS, to us or to a trusted proxy in front. */
+  get isSecure(): boolean {
+    return (this.#forwardedProto || this.peer.protocol).toLowerCase() === 'https'
   }
 
   /** Whether this request has been here before (RFC 9110 section 7.6.3). */

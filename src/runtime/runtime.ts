@@ -76,7 +76,7 @@ export class Runtime {
     this.store = options.store ?? new MemoryStore(this.clock)
     this.database = options.database
     this.deadlines = new Deadlines(this.clock)
-    this.services = new Services(this.leases, this.clock, this.deadlines)
+    this.services = new Services(this.leases, this)
     this.metrics = new RequestMetrics(this.store)
     this.revocations = new Revocations(this.store, this.clock, this.database)
     this.storedKeys = this.database === undefined ? undefined : new StoredKeys(this.database, this)

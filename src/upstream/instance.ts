@@ -24,6 +24,8 @@ export class Instance {
   readonly basePath: string
   readonly pool: Pool
   weight: number
+  /** What is left of its weight while it starts slowly: from nearly 0 up to 1, which it is from then on. */
+  ramp = 1
   zone: string | undefined
   /** Where connections go; undefined leaves that to the name. */
   readonly lookup: LookupFunction | undefined
@@ -40,5 +42,10 @@ export class Instance {
     this.basePath = this.url.pathname.replace(/\/+$/, '')
     this.lookup = lookupOf({ address: config.address, networks: service.networks })
     this.pool = new Pool(this.url.origin, { ...service.pool, tls: service.tls, lookup: this.lookup }, clock)
+  }
+
+  /** Its part of the traffic now, against the others’. Of weight 0 there are only some while there are none of more. */
+  get share(): number {
+    return (this.weight || 1) * this.ramp
   }
 }

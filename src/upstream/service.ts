@@ -4,8 +4,9 @@ import type { ConcurrencyConfig } from '../overload/settings.ts'
 import type { Exchange } from '../proxy/exchange.ts'
 import type { Stage } from '../proxy/forward.ts'
 import type { Clock } from '../runtime/clock.ts'
-import { type Balancer, RoundRobin } from './balancer.ts'
-import { Deadlines } from './deadline.ts'
+import { type Balancer, createBalancer } from './balancers/balancer.ts'
+import { type BalancerConfig, DEFAULT_BALANCER } from './balancing-settings.ts'
+import type { Deadlines } from './deadline.ts'
 import { Instance, type InstanceConfig } from './instance.ts'
 import type { PoolOptions } from './pool.ts'
 import { RetryBudget } from './retry.ts'
@@ -20,6 +21,15 @@ export interface ServiceConfig {
   readonly networks?: readonly string[] | undefined
   /** How many requests it has at once; any number if not given. */
   readonly concurrency?: ConcurrencyConfig | undefined
+  /** Which instance is asked, for routes that say nothing else; each in turn by its weight if not given. */
+  readonly balancer?: BalancerConfig | undefined
+}
+
+/** What a service needs of the process. */
+export interface Surroundings {
+  readonly clock: Clock
+  readonly deadlines: Deadlines
+  readonly random: () => number
 }
 
 /** After so long without a connection failure an instance is asked again, in milliseconds. */
@@ -36,19 +46,20 @@ export class Service {
   /** Undefined where nothing limits how many requests it has at once. */
   readonly bulkhead: Bulkhead | undefined
   /** Whose turn it is, for routes that say nothing else. */
-  readonly balancer: Balancer = new RoundRobin()
+  readonly balancer: Balancer
   readonly #clock: Clock
   #instances: readonly Instance[]
-  /** Those that may be asked, until one of the others may be again. */
+  /** Those that may be asked, until one of the others may be again. The same list until something changes. */
   #candidates: readonly Instance[]
   #candidatesUntil = Number.POSITIVE_INFINITY
 
-  constructor(config: ServiceConfig, clock: Clock, deadlines = new Deadlines(clock)) {
+  constructor(config: ServiceConfig, { clock, deadlines, random }: Surroundings) {
     this.name = config.name
     this.config = config
+    this.balancer = createBalancer(config.balancer ?? DEFAULT_BALANCER, random)
     this.#clock = clock
     this.#instances = config.instances.map(instance => new Instance(instance, config, clock))
-    this.#candidates = this.#instances
+    this.#candidates = weighty(this.#instances)
     this.budget = new RetryBudget(clock)
     this.bulkhead = config.concurrency && new Bulkhead(config.concurrency, clock, deadlines)
   }
@@ -82,16 +93,15 @@ export class Service {
    * @param after where it has been already: left out while there is another choice
    */
   pick(balancer: Balancer, exchange: Exchange, after?: Instance): Instance | undefined {
-    if (this.#candidatesUntil <= this.#clock.monotonic()) this.reconsider()
-    let candidates = this.#candidates
-    if (after !== undefined && candidates.length > 1) candidates = candidates.filter(instance => instance !== after)
-    return candidates.length < 2 ? candidates[0] : balancer.pick(candidates, exchange)
+    if (this.#candidatesUntil < Number.POSITIVE_INFINITY && this.#candidatesUntil <= this.#clock.monotonic())
+      this.reconsider()
+    return this.#candidates.length === 0 ? undefined : balancer.pick(this.#candidates, exchange, after)
   }
 
   /** Whether another instance than `failed` is worth asking. */
   hasOther(failed: Instance): boolean {
     const now = this.#clock.monotonic()
-    return this.#instances.some(instance => instance !== failed && instance.downUntil <= now)
+    return this.#candidates.some(instance => instance !== failed && instance.downUntil <= now)
   }
 
   /** A try has ended at its answer's head, or before or after that in `stage`. @param ms how long that took */
@@ -106,7 +116,7 @@ export class Service {
   reconsider(): void {
     const now = this.#clock.monotonic()
     const up = this.#instances.filter(({ downUntil }) => downUntil <= now)
-    this.#candidates = up.length === 0 ? this.#instances : up
+    this.#candidates = weighty(up.length === 0 ? this.#instances : up)
     this.#candidatesUntil = Math.min(
       ...this.#instances.map(({ downUntil }) => (downUntil > now ? downUntil : Number.POSITIVE_INFINITY))
     )
@@ -115,4 +125,10 @@ export class Service {
   close(): void {
     for (const instance of this.#instances) instance.pool.close()
   }
+}
+
+/** Those of weight 0 get nothing, unless there is nobody else. */
+function weighty(instances: readonly Instance[]): readonly Instance[] {
+  const some = instances.filter(({ weight }) => weight > 0)
+  return some.length === 0 ? [...instances] : some
 }

@@ -1,8 +1,6 @@
 import { createHash } from 'node:crypto'
-import type { Clock } from '../runtime/clock.ts'
 import type { Leases } from '../runtime/leases.ts'
-import type { Deadlines } from './deadline.ts'
-import { Service, type ServiceConfig } from './service.ts'
+import { Service, type ServiceConfig, type Surroundings } from './service.ts'
 
 /**
  * The services that generations reach, by name. One is the same for all generations that configure it alike, whatever they
@@ -10,14 +8,12 @@ import { Service, type ServiceConfig } from './service.ts'
  */
 export class Services {
   readonly #leases: Leases
-  readonly #clock: Clock
-  readonly #deadlines: Deadlines
+  readonly #surroundings: Surroundings
   readonly #byName = new Map<string, Service>()
 
-  constructor(leases: Leases, clock: Clock, deadlines: Deadlines) {
+  constructor(leases: Leases, surroundings: Surroundings) {
     this.#leases = leases
-    this.#clock = clock
-    this.#deadlines = deadlines
+    this.#surroundings = surroundings
   }
 
   /** The service of this configuration. @param onLease gets the key of the lease that gives it back */
@@ -27,7 +23,7 @@ export class Services {
     onLease(key)
     return this.#leases.acquire(
       key,
-      () => new Service(config, this.#clock, this.#deadlines),
+      () => new Service(config, this.#surroundings),
       service => {
         if (this.#byName.get(service.name) === service) this.#byName.delete(service.name)
         service.close()

@@ -1,5 +1,5 @@
 import type { ServiceSeries } from '../telemetry/metrics.ts'
-import type { Balancer } from './balancer.ts'
+import type { Balancer } from './balancers/balancer.ts'
 import type { Service } from './service.ts'
 
 /** A service as a route reaches it. */

@@ -10,6 +10,7 @@ import { Deadlines } from '../../../src/upstream/deadline.ts'
 import { Service } from '../../../src/upstream/service.ts'
 import { FakeClock } from '../../support/clock.ts'
 import { call } from '../../support/gateway.ts'
+import { surroundings } from '../../support/surroundings.ts'
 
 t.test('a bug within a try fails its request alone, when it comes from the end of a body as well', async t => {
   const clock = new FakeClock()
@@ -18,7 +19,7 @@ t.test('a bug within a try fails its request alone, when it comes from the end o
   const pool = { connections: 1, connectTimeoutMs: 0, keepAliveMs: 0, idleTimeoutMs: 0, maxHeaderBytes: 1024 }
   const service = new Service(
     { name: 's', instances: [{ id: '0', url: 'http://127.0.0.1:1', weight: 1 }], pool },
-    clock
+    surroundings(clock)
   )
   const context = { clock, deadlines: new Deadlines(clock), random: () => 0, pseudonym: '1.1 test' }
   const thrown: unknown[] = []

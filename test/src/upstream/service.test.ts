@@ -1,14 +1,15 @@
 import t from 'tap'
 import type { Exchange } from '../../../src/proxy/exchange.ts'
-import { RoundRobin } from '../../../src/upstream/balancer.ts'
+import { createBalancer } from '../../../src/upstream/balancers/balancer.ts'
 import { Service } from '../../../src/upstream/service.ts'
 import { FakeClock } from '../../support/clock.ts'
+import { surroundings } from '../../support/surroundings.ts'
 
 const POOL = { connections: 1, connectTimeoutMs: 0, keepAliveMs: 1000, idleTimeoutMs: 0, maxHeaderBytes: 1024 }
 const exchange = {} as Exchange
 
 function serviceOf(clock: FakeClock, ...ids: string[]): Service {
-  return new Service({ name: 's', instances: ids.map(listed), pool: POOL }, clock)
+  return new Service({ name: 's', instances: ids.map(listed), pool: POOL }, surroundings(clock))
 }
 
 function listed(id: string) {
@@ -17,7 +18,7 @@ function listed(id: string) {
 
 t.test('HLB-04 instances take turns, each route for itself', async t => {
   const service = serviceOf(new FakeClock(), 'a', 'b', 'c')
-  const own = new RoundRobin()
+  const own = createBalancer({ type: 'round_robin' }, Math.random)
   const picks = (balancer = service.balancer) => [1, 2, 3, 4].map(() => service.pick(balancer, exchange)?.id)
   t.same(picks(), ['a', 'b', 'c', 'a'])
   t.same(picks(own), ['a', 'b', 'c', 'a'])
