@@ -12,6 +12,7 @@ import adminUsers from './admin-users.ts'
 import apiKeys from './api-keys.ts'
 import audit from './audit.ts'
 import auth from './auth.ts'
+import batch from './batch.ts'
 import docs from './docs.ts'
 import external from './external.ts'
 import gateway from './gateway.ts'
@@ -73,6 +74,7 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
   if (paths.oauth !== false && identity.oauth !== undefined)
     await app.register(oauth, { ...options, prefix: paths.oauth })
   if (storage.database) await app.register(traffic, options)
+  if (paths.batch !== false) await app.register(batch, { ...options, prefix: paths.batch })
   if (paths.documentation !== false) await app.register(docs, { ...options, routes })
 }
 

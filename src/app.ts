@@ -1,3 +1,4 @@
+import type { Duplex } from 'node:stream'
 import Fastify, { type FastifyInstance, type FastifyPluginCallback } from 'fastify'
 import type { Concern } from '../plugins/index.ts'
 import ownRoutes from '../routes/index.ts'
@@ -59,6 +60,8 @@ export interface Build {
 export interface Control {
   /** Reads the configuration again; rejects with a {@link ConfigError} and changes nothing when it is not good. */
   reload(): Promise<{ version: string; changed: boolean }>
+  /** A connection to the door that `exchange` came through, as from its client. */
+  connect(exchange: Exchange): Duplex
   /** Whether requests may be sent here. */
   ready(): boolean
   status(): { version: string; appliedAt: number; error: string | undefined }

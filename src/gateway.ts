@@ -1,3 +1,4 @@
+import type { Duplex } from 'node:stream'
 import type { Logger } from 'pino'
 import type { Concern } from '../plugins/index.ts'
 import { type Control, createGeneration, type Generation } from './app.ts'
@@ -14,6 +15,7 @@ import { ensureAdministrator, type FirstAdministrator } from './identity/adminis
 import { type Concerns, loadConcerns } from './plugins.ts'
 import type { Policy } from './policy.ts'
 import { pluginFailure } from './policy-hooks.ts'
+import type { Exchange } from './proxy/exchange.ts'
 import { type Host, Registry } from './registry/registry.ts'
 import { type RegisteredService, withRegistered } from './registry/service.ts'
 import { type Clock, systemClock } from './runtime/clock.ts'
@@ -81,6 +83,9 @@ export async function withGeneration<T>(
 /** For generations that nobody will ask to do anything. */
 export const NO_CONTROL: Control = {
   reload: () => Promise.reject(new Error('not running')),
+  connect: () => {
+    throw new Error('not running')
+  },
   ready: () => false,
   status: () => ({ version: '', appliedAt: 0, error: undefined }),
   setRouteEnabled: async () => false,
@@ -370,6 +375,10 @@ export class Gateway implements Control {
     const result = this.#applying.then(change, change)
     this.#applying = result.catch(() => {})
     return result
+  }
+
+  connect(exchange: Exchange): Duplex {
+    return this.server.connect(exchange)
   }
 
   ready(): boolean {

@@ -78,6 +78,7 @@ async function openApi(): Promise<object> {
 
 /** Settings that bring endpoints along which are not there by themselves. */
 const EVERYTHING = {
+  paths: { batch: '/batch' },
   identity: {
     oauth: { issuer: 'https://gateway.example.com/oauth' },
     providers: [

@@ -16,6 +16,7 @@ export const TAGS = {
   Authentication: 'Logging in and out, and one’s own account.',
   'API keys': 'Keys for programs, made and revoked by their owners.',
   OAuth: 'OAuth 2.0 and OpenID Connect.',
+  Batches: 'Several requests in one.',
   Services: 'The services behind the gateway, registered while it runs.',
   Users: 'Accounts.',
   Roles: 'Roles and what they permit, for administrators.',

@@ -3,6 +3,7 @@ import type { IncomingMessage, Server, ServerOptions, ServerResponse } from 'nod
 import type { Http2SecureServer, ServerHttp2Session } from 'node:http2'
 import type { Server as SecureServer, ServerOptions as SecureServerOptions } from 'node:https'
 import net, { type AddressInfo, type Socket } from 'node:net'
+import { type Duplex, duplexPair } from 'node:stream'
 import { setTimeout } from 'node:timers/promises'
 import type { SecureContextOptions, TLSSocket } from 'node:tls'
 import type { Generation } from './app.ts'
@@ -45,6 +46,7 @@ export class GatewayServer {
   readonly #runtime: Runtime
   readonly #proxies: TrustedProxies
   readonly #servers: AnyServer[] = []
+  readonly #inner = new Map<boolean | undefined, Server>()
   readonly #sessions = new Set<ServerHttp2Session>()
   readonly #perAddress = new Map<string, number>()
   readonly #door: Door = {
@@ -188,9 +190,9 @@ export class GatewayServer {
     for (const server of this.#servers) if ('closeAllConnections' in server) server.closeAllConnections()
   }
 
-  #createServer(atAdminDoor: boolean | undefined): AnyServer {
-    const { tls, limits, timeouts, http2: offersHttp2 } = this.#settings
-    const options: ServerOptions = {
+  get #httpOptions(): ServerOptions {
+    const { limits, timeouts } = this.#settings
+    return {
       maxHeaderSize: limits.header_bytes,
       // Node will have it that a head takes no longer than the whole request.
       headersTimeout: timeouts.request === 0 ? timeouts.headers : Math.min(timeouts.headers, timeouts.request),
@@ -203,6 +205,11 @@ export class GatewayServer {
       // Anything else than a WebSocket goes on as plain HTTP/1.1 (H-22).
       shouldUpgradeCallback: isWebSocket
     }
+  }
+
+  #createServer(atAdminDoor: boolean | undefined): AnyServer {
+    const { tls, limits, timeouts, http2: offersHttp2 } = this.#settings
+    const options = this.#httpOptions
     let server: AnyServer
     if (tls === undefined || atAdminDoor) server = http.createServer(options)
     else {
@@ -221,6 +228,12 @@ export class GatewayServer {
     if (limits.connections > 0) server.maxConnections = limits.connections
     server.on('drop', () => this.#runtime.metrics.connectionsRefused.inc({ reason: 'limit' }))
     if (limits.connections_per_ip > 0) server.on('connection', (socket: Socket) => this.#admit(socket))
+    this.#serve(server, atAdminDoor)
+    return server
+  }
+
+  /** Everything that comes in by `server` goes through the door. */
+  #serve(server: AnyServer, atAdminDoor: boolean | undefined): void {
     server.on('request', (request, response) =>
       this.#receive(request as IncomingMessage, response as ServerResponse, { atAdminDoor })
     )
@@ -248,6 +261,40 @@ export class GatewayServer {
         this.#upgrade(request, carrier, { atAdminDoor, refusal, upgrade: { socket: carrier, head: Buffer.alloc(0) } })
     })
     server.on('clientError', (error: ClientError, socket: Socket) => this.#malformed(error, socket))
+  }
+
+  /**
+   * A connection to the door that `exchange` came through, as from its client but within the process. What is written there is
+   * read by Node's parser, looked at, routed, limited and counted like anything that comes from outside.
+   */
+  connect({ peer, atAdminDoor, id }: Exchange): Duplex {
+    const [near, far] = duplexPair()
+    // What Node and plugins look at on a socket.
+    const socket = Object.assign(far, { remoteAddress: peer.address }) as Socket & { [kPeer]?: Peer }
+    if (peer.protocol === 'https') Object.assign(socket, { encrypted: true })
+    const within = new Peer(socket, this.#proxies, id)
+    within.turns = new Turns(socket, this.#door)
+    socket[kPeer] = within
+    // Either end alone would never hear that the other one was destroyed.
+    near.on('error', () => {}).once('close', () => far.destroy())
+    far
+      .on('error', () => {})
+      .once('close', () => {
+        if (!far.writableFinished) near.destroy()
+      })
+    this.#innerServer(atAdminDoor).emit('connection', socket)
+    return near
+  }
+
+  /** A server that never listens; by the door that it stands for. */
+  #innerServer(atAdminDoor: boolean | undefined): Server {
+    let server = this.#inner.get(atAdminDoor)
+    if (server === undefined) {
+      server = http.createServer(this.#httpOptions)
+      server.maxHeadersCount = 0
+      this.#serve(server, atAdminDoor)
+      this.#inner.set(atAdminDoor, server)
+    }
     return server
   }
 

@@ -1,40 +1,38 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { globSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
+import { prepareTemplates, type Templates } from './support/database-templates.ts'
 import { findProgram } from './support/debian.ts'
 import { type PostgresServer, startPostgresServer } from './support/postgres-server.ts'
 import { findRedisServer, startRedisServer } from './support/redis-server.ts'
 
 /**
- * Runs the tests with tap, on parts that it starts itself, and ends with a line that counts them. Arguments go to tap:
- * `npm test -- test/e2e/walk.test.ts`, `npm test -- test/plugins`.
+ * Runs the test files, on parts that it starts itself, and ends with a line that counts the tests. Arguments are files and
+ * folders: `npm test -- test/e2e/walk.test.ts`, `npm test -- test/plugins`.
+ *
+ * Each file is a program that speaks TAP and has a process of its own, as `tap run` would give it; but without the loaders
+ * that one needs to measure coverage and to mock modules, which cost each process as much as the gateway does to load.
  */
-const BIN = join(import.meta.dirname, '..', 'node_modules', '.bin')
-const TAP_BUILD = join(
-  import.meta.dirname,
-  '..',
-  'node_modules',
-  '@tapjs',
-  'test',
-  'test-built',
-  'dist',
-  'esm',
-  'index.js'
-)
+const ROOT = join(import.meta.dirname, '..')
+/** Tests wait for sockets and processes more than they compute. */
+const AT_ONCE = availableParallelism() + 1
+/** How long a test may take unless it says otherwise, and how long the file that hangs after its last test. */
+const TEST_SECONDS = 180
+const FILE_MS = 2 * TEST_SECONDS * 1000
 
-const folder = mkdtempSync(join(tmpdir(), 'sallyport-test-'))
 const counts = { passed: 0, failed: 0, skipped: 0 }
 let redis: ChildProcess | undefined
 let postgres: PostgresServer | undefined
+let templates: Templates | undefined
+const folder = mkdtempSync(join(tmpdir(), 'sallyport-test-'))
 
 try {
-  buildTap()
   const env: NodeJS.ProcessEnv = {
     ...process.env,
-    NODE_COMPILE_CACHE: join(folder, 'cache'),
-    TAP_RCFILE: join(import.meta.dirname, '..', '.taprc')
+    // Where commands have theirs, too.
+    NODE_COMPILE_CACHE: join(ROOT, 'node_modules', '.cache', 'sallyport'),
+    TAP_TIMEOUT: String(TEST_SECONDS)
   }
   env.TEST_REDIS_URL ??= process.env.REDIS_URL
   // What the tests' gateways are told comes from the tests alone.
@@ -74,9 +72,12 @@ try {
     postgres = await startPostgres()
     if (postgres !== undefined) env.TEST_DATABASE_URL = postgres.url
   }
-  process.exitCode = await runTap(env)
+  templates = await prepareTemplates(folder, env.TEST_DATABASE_URL)
+  Object.assign(env, templates.env)
+  process.exitCode = (await runFiles(process.argv.slice(2).flatMap(filesIn), env)) ? 0 : 1
 } finally {
   redis?.kill()
+  await templates?.remove()
   await postgres?.remove()
   rmSync(folder, { recursive: true, force: true })
 }
@@ -98,41 +99,54 @@ async function startPostgres(): Promise<PostgresServer | undefined> {
   }
 }
 
-/** tap compiles its plugins into itself; right after an install it still has the one that brings a compiler of its own. */
-function buildTap(): void {
-  if (!existsSync(TAP_BUILD) || readFileSync(TAP_BUILD, 'utf8').includes('tapjs/typescript'))
-    spawnSync(join(BIN, 'tap'), ['build'], { stdio: 'inherit' })
+/** The test files that an argument names. */
+function filesIn(argument: string): string[] {
+  const isFolder = statSync(argument, { throwIfNoEntry: false })?.isDirectory()
+  return isFolder
+    ? globSync('**/*.test.ts', { cwd: argument })
+        .map(file => join(argument, file))
+        .sort()
+    : [argument]
 }
 
-/** tap takes a folder for a file without tests. */
-function filesIn(argument: string): string {
-  return statSync(argument, { throwIfNoEntry: false })?.isDirectory() ? join(argument, '**', '*.test.ts') : argument
-}
-
-/** Runs tap and shows a line for each file, and all of what failed. */
-async function runTap(env: NodeJS.ProcessEnv): Promise<number> {
-  const tap = spawn(join(BIN, 'tap'), ['run', '--reporter=tap', ...process.argv.slice(2).map(filesIn)], {
-    env,
-    stdio: ['ignore', 'pipe', 'inherit']
-  })
-  let block: string[] = []
-  for await (const line of createInterface({ input: tap.stdout })) {
-    const test = /^ {4}(not ok|ok) \d+ - (.*)$/.exec(line)
-    if (test !== null) {
-      const [, result, name = ''] = test
-      if (/# (SKIP|TODO)/i.test(name)) counts.skipped++
-      else counts[result === 'ok' ? 'passed' : 'failed']++
-    }
-    const file = /^(not ok|ok) \d+ - (.*)$/.exec(line)
-    block.push(line)
-    if (file === null) continue
-    const [, result, name] = file
-    if (result !== 'ok' && !block.some(entry => /^ {4}not ok/.test(entry))) counts.failed++
-    process.stdout.write(result === 'ok' ? `${name}\n` : `${block.join('\n')}\n`)
-    block = []
+/** Runs files, a few at once; whether all is well. */
+async function runFiles(files: string[], env: NodeJS.ProcessEnv): Promise<boolean> {
+  const left = files.length === 0 ? filesIn('test') : files
+  let isGood = left.length > 0
+  const work = async (): Promise<void> => {
+    for (let file = left.shift(); file !== undefined; file = left.shift())
+      if (!(await runFile(file, env))) isGood = false
   }
-  return new Promise(resolve => {
-    if (tap.exitCode !== null) resolve(tap.exitCode)
-    else tap.on('close', code => resolve(code ?? 1))
+  await Promise.all(Array.from({ length: AT_ONCE }, work))
+  return isGood
+}
+
+/** Runs one file and shows a line for it, or all that it wrote if something in it failed. */
+async function runFile(file: string, env: NodeJS.ProcessEnv): Promise<boolean> {
+  const since = performance.now()
+  const child = spawn(process.execPath, ['--conditions=sallyport-source', file], {
+    env,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: FILE_MS
   })
+  let text = ''
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding('utf8').on('data', chunk => {
+      text += chunk
+    })
+  const [code, signal] = await new Promise<[number | null, NodeJS.Signals | null]>((resolve, reject) =>
+    child.on('error', reject).on('close', (...end) => resolve(end))
+  )
+  const before = counts.failed
+  for (const [, result, name = ''] of text.matchAll(/^(not ok|ok) \d+ - (.*)$/gm)) {
+    if (/# (SKIP|TODO)/i.test(name)) counts.skipped++
+    else counts[result === 'ok' ? 'passed' : 'failed']++
+  }
+  const isGood = code === 0 && counts.failed === before
+  if (!isGood && counts.failed === before) counts.failed++
+  const seconds = ((performance.now() - since) / 1000).toFixed(1)
+  process.stdout.write(
+    isGood ? `${file} ${seconds} s\n` : `${text}\nnot ok ${file} ended with ${signal ?? code} after ${seconds} s\n`
+  )
+  return isGood
 }

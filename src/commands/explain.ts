@@ -10,6 +10,7 @@ import { adviceOn } from '../identity/trouble.ts'
 import type { Policy, RouteHooks } from '../policy.ts'
 import { Exchange, type Upgrade } from '../proxy/exchange.ts'
 import { addressSet, Peer } from '../proxy/peer.ts'
+import { compileAssignment } from '../releases/experiment.ts'
 import { oddsOf, releaseInWords, servicesOf } from '../releases/settings.ts'
 import { covers, type Pattern, parsePattern } from '../routing/pattern.ts'
 import { mismatch, type RouteMatch } from '../routing/table.ts'
@@ -125,7 +126,7 @@ export function explainRequest(loaded: Loaded, imagined: Imagined): Promise<Expl
       route: shown,
       verdict:
         stopped === undefined
-          ? `forwarded to ${route.release === undefined ? route.service : releaseInWords(route.release)}`
+          ? `forwarded to ${destinationInWords(route, exchange)}`
           : `${stopped.concern} ${stopped.outcome}: ${stopped.because}`,
       steps,
       forward:
@@ -307,6 +308,17 @@ function described(exchange: Exchange, before: number): string {
 function brief(options: unknown): string {
   const text = typeof options === 'string' ? options : JSON.stringify(options)
   return text === undefined || text === '{}' ? '' : text.length > 80 ? `${text.slice(0, 80)}…` : text
+}
+
+/** Where it goes: to the one service, to one of several by chance, or to the one that this caller always gets. */
+function destinationInWords({ service, release }: RouteConfig, exchange: Exchange): string {
+  if (release === undefined) return service
+  if (release.kind === 'experiment') {
+    const names = release.variants.map(({ name }) => name)
+    const { variant, by } = compileAssignment(release, names, () => 0)(exchange)
+    if (by !== 'chance') return `${variant}, as always for this ${by} (experiment ${release.name})`
+  }
+  return releaseInWords(release)
 }
 
 function neighbours(snapshot: Snapshot, exchange: Exchange, matched: RouteConfig | undefined): Explanation['near'] {

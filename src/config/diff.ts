@@ -2,7 +2,17 @@ import { systemClock } from '../runtime/clock.ts'
 import { Stretches } from '../runtime/stretches.ts'
 import type { RouteConfig, Snapshot } from './snapshot.ts'
 
-const SETTINGS = ['identity', 'rateLimits', 'registry', 'logging', 'recording', 'metrics', 'paths', 'plugins'] as const
+const SETTINGS = [
+  'identity',
+  'rateLimits',
+  'registry',
+  'batch',
+  'logging',
+  'recording',
+  'metrics',
+  'paths',
+  'plugins'
+] as const
 
 /** What has changed between two configurations, in a few words for the log. */
 export async function changesBetween(before: Snapshot, after: Snapshot): Promise<string[]> {

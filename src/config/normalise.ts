@@ -2,11 +2,19 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { ConnectionOptions } from 'node:tls'
+import type { BatchSettings } from '../batch/settings.ts'
 import { advisoriesOn, problemsOfClient } from '../identity/oauth2/clients.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import { type ConcurrencySettings, concurrencyOf } from '../overload/settings.ts'
 import { addressOf, isNetwork, NETWORK_WORDS, type Networks, networksOf } from '../registry/networks.ts'
-import { servicesOf, troubleWith, type Variant, type VariantSettings } from '../releases/settings.ts'
+import {
+  type Release,
+  servicesOf,
+  troubleWith,
+  troubleWithNames,
+  type Variant,
+  type VariantSettings
+} from '../releases/settings.ts'
 import { compileCondition, compileRegex, RegexError } from '../routing/conditions.ts'
 import { covers, type Pattern, PatternError, parsePattern } from '../routing/pattern.ts'
 import { matchKey, type RouteMatch } from '../routing/table.ts'
@@ -183,6 +191,7 @@ interface Settled {
   enabled: boolean
   catch_all: boolean
   registry: RegistrySettings
+  batch: BatchSettings
   defaults: Block
   services: Record<string, ServiceSettings & Block>
   routes: (RouteSettings & Block)[]
@@ -207,7 +216,7 @@ const CONNECT_MS = 5000
 const IDLE_MS = 60_000
 const TIMEOUT_MS = 30_000
 /** What of a route says where its requests go. */
-const DESTINATIONS = ['service', 'target', 'split'] as const
+const DESTINATIONS = ['service', 'target', 'split', 'experiment'] as const
 /** Concerns that `enabled: false` switches off (CFG-04): what is left is a plain proxy. */
 const OPTIONAL_CONCERNS = new Set(['rate_limit', 'cache', 'transform', 'circuit_breaker'])
 
@@ -260,7 +269,7 @@ class Normaliser {
     this.#warnAboutUnused()
     await stretches.next()
     const server = this.#server()
-    const { gateway, storage, logging, recording, metrics, paths, admin, plugins, rate_limits, registry } =
+    const { gateway, storage, logging, recording, metrics, paths, admin, plugins, rate_limits, registry, batch } =
       this.#settled
     const identity = this.#identity()
     const content = JSON.stringify([
@@ -280,6 +289,7 @@ class Normaliser {
       adminListen: admin.listen,
       rateLimits: rate_limits,
       registry,
+      batch,
       services: this.#services,
       healthChecks: this.#healthChecks(),
       routes: this.#routes.map(({ route }) => route),
@@ -835,7 +845,7 @@ class Normaliser {
 
   /** Where a route's requests go: to its service, or to one of several. */
   #destinationOf(settings: RouteSettings & Block, path: Path): Pick<RouteConfig, 'service' | 'release'> | undefined {
-    const { split } = settings
+    const { split, experiment } = settings
     const given = DESTINATIONS.filter(key => settings[key] !== undefined)
     if (given.length !== 1) {
       const [one, other] = given
@@ -844,26 +854,31 @@ class Normaliser {
       this.#problems.add(path, message, 'key')
       return undefined
     }
-    if (split === undefined) {
+    const shared = experiment?.variants ?? split
+    if (shared === undefined) {
       const service = this.#serviceOf(settings, path)
       return service === undefined ? undefined : { service, release: undefined }
     }
-    const variants = this.#variants(split, [...path, 'split'])
+    const at: Path = experiment === undefined ? [...path, 'split'] : [...path, 'experiment', 'variants']
+    const variants = this.#variants(shared, at)
+    const trouble = troubleWith(variants) ?? (experiment && troubleWithNames(variants))
+    if (trouble !== undefined && variants.length > 0) this.#problems.add([...at, ...trouble.at], trouble.message)
     const [first] = variants.filter(({ weight }) => weight > 0)
-    return first === undefined ? undefined : { service: first.service, release: { kind: 'split', variants } }
+    if (first === undefined) return undefined
+    const release: Release =
+      experiment === undefined
+        ? { kind: 'split', variants }
+        : { kind: 'experiment', variants, name: experiment.name, header: experiment.header, cookie: experiment.cookie }
+    return { service: first.service, release }
   }
 
-  /** The services that share a route's requests; none if something is wrong with them. */
+  /** The services that share a route's requests; none if one of them is none. */
   #variants(settings: readonly VariantSettings[], path: Path): Variant[] {
     const variants = settings.flatMap((variant, i): Variant[] => {
       const service = this.#serviceOf(variant, [...path, i])
       return service === undefined ? [] : [{ name: variant.name ?? service, service, weight: variant.weight }]
     })
-    if (variants.length < settings.length) return []
-    const trouble = troubleWith(variants)
-    if (trouble === undefined) return variants
-    this.#problems.add([...path, ...trouble.at], trouble.message)
-    return []
+    return variants.length < settings.length ? [] : variants
   }
 
   /** The name of a service that something leads to; one that nobody defined is taken for a host name (contract section 21). */
@@ -1023,7 +1038,8 @@ export function reservedPatterns({
     ['metrics', ''],
     ['api_metrics', '/**'],
     ['gateway', '/**'],
-    ['admin', '/**']
+    ['admin', '/**'],
+    ['batch', '']
   ]
   if (storage.database) list.push(['services', '/**'], ['traffic', ''], ['usage', '/**'], ['errors', ''])
   if (identity.oauth !== undefined) list.push(['oauth', '/**'])

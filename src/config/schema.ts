@@ -1,3 +1,4 @@
+import { batchSchema } from '../batch/settings.ts'
 import { concurrency } from '../overload/settings.ts'
 import { releases } from '../releases/settings.ts'
 import { duration, listOf, oneOf, type Static, size, type TObject, type TSchema, Type } from '../schema.ts'
@@ -408,7 +409,7 @@ const metrics = Type.Object(
   { description: 'Prometheus metrics.', default: {} }
 )
 
-const ownPath = (description: string, value: string) =>
+const ownPath = (description: string, value: string | false) =>
   Type.Union([Type.String({ pattern: '^/' }), Type.Literal(false)], {
     description: `${description} \`false\` switches it off.`,
     default: value
@@ -434,7 +435,8 @@ const paths = Type.Object(
         'Prefixes under which `/docs`, `/redoc` and `/openapi.json` are; the pages read the first one’s. `false` switches them off.',
       default: ['/', '/api']
     }),
-    oauth: ownPath('Prefix of OAuth, where `identity.oauth` is given.', '/oauth')
+    oauth: ownPath('Prefix of OAuth, where `identity.oauth` is given.', '/oauth'),
+    batch: ownPath('Several requests in one: `/batch`.', false)
   },
   { description: 'Where the gateway’s own endpoints are. They always win over routes.', default: {} }
 )
@@ -723,6 +725,7 @@ export function documentSchema(
       paths,
       admin,
       registry,
+      batch: batchSchema,
       enabled: flag('`false` makes a plain proxy: no limits, cache, breaker or transformation.', true),
       catch_all: flag('Also route `/{service}/**` to each service by its name.', false),
       defaults: Type.Object(

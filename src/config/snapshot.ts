@@ -1,3 +1,4 @@
+import type { BatchSettings } from '../batch/settings.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import type { Release } from '../releases/settings.ts'
 import type { RouteMatch } from '../routing/table.ts'
@@ -75,6 +76,7 @@ export interface Snapshot {
   readonly adminListen: string | undefined
   readonly rateLimits: RateLimitsSettings
   readonly registry: RegistrySettings
+  readonly batch: BatchSettings
   readonly services: ReadonlyMap<string, ServiceConfig>
   /** How services are asked whether they are well, by name. */
   readonly healthChecks: ReadonlyMap<string, HealthCheckConfig>

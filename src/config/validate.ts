@@ -114,6 +114,7 @@ function fits(schema: Schema, data: unknown): boolean {
     case 'integer':
       return Number.isInteger(data)
     case 'number':
+      // YAML's .inf and .nan are no amount of anything, and JSON does not know them.
       return Number.isFinite(data)
     case 'null':
       return data === null

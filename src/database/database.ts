@@ -106,7 +106,10 @@ export async function connect(
     ? (await import('./postgres.ts')).postgresDialect(url, log, options)
     : await (await import('./sqlite.ts')).sqliteDialect(data_dir)
   const { Kysely } = await import('kysely')
-  return { kind: url ? 'postgres' : 'sqlite', db: new Kysely<Tables>({ dialect }) }
+  const db = new Kysely<Tables>({ dialect })
+  // What it has never used it does not close either, and SQLite's file is ours from here on.
+  if (!url) await db.connection().execute(async () => {})
+  return { kind: url ? 'postgres' : 'sqlite', db }
 }
 
 /** Takes the migrations that are missing; on PostgreSQL over a connection of their own, that lets them take their time. */

@@ -178,6 +178,17 @@ export class Exchange implements RequestView {
     return this.method === 'OPTIONS' && this.origin !== '' && this.header('access-control-request-method') !== undefined
   }
 
+  /** Whether the client has come by TLS, to us or to a trusted proxy in front. */
+  get secure(): boolean {
+    return (this.#forwardedProto || this.peer.protocol) === 'https'
+  }
+
+  /** Says something to the service under a name (in lower case) under which nobody else may say anything. */
+  setUpstreamField(name: string, value: string): void {
+    this.#keepOnly(other => other !== name)
+    this.upstreamFields.push(name, value)
+  }
+
   /** The request that a preflight asks about, for the route table. */
   asPreflighted(): RequestView {
     const { matchPath, host } = this

@@ -49,6 +49,8 @@ export class Peer {
   /** Whether it is one of `server.trusted_proxies`. */
   readonly trusted: boolean
   readonly protocol: 'http' | 'https'
+  /** The id of the batch whose sub-requests come on this connection; '' for connections from outside. */
+  readonly batch: string
   /** Unset for HTTP/2, whose requests need no turns. */
   turns: Turns | undefined
   #rawHost = ''
@@ -56,7 +58,8 @@ export class Peer {
   #forwardingHost = ''
   #forwarding: readonly string[] = []
 
-  constructor(socket: Socket, proxies: TrustedProxies) {
+  constructor(socket: Pick<Socket, 'remoteAddress'>, proxies: TrustedProxies, batch = '') {
+    this.batch = batch
     this.address = plainAddress(socket.remoteAddress ?? '')
     this.trusted = this.address !== '' && proxies.has(this.address)
     this.protocol = 'encrypted' in socket ? 'https' : 'http'

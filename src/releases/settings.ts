@@ -17,6 +17,25 @@ const variant = Type.Object({
   name: text('What it is called in logs; the service’s name if not given.', { pattern: NAME })
 })
 
+/** An A/B test (RTE-08). */
+const experiment = Type.Object(
+  {
+    name: Type.String({
+      description: 'What it is called: another name is another experiment, which mixes its callers anew.',
+      pattern: NAME
+    }),
+    variants: Type.Array(variant, { description: 'As in `split`.', minItems: 1 }),
+    header: text('Header field that tells callers apart who show no credential: a device’s id, say.', {
+      pattern: "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
+    }),
+    cookie: Type.Boolean({
+      description: 'Whether callers whom nothing else tells apart get a cookie that keeps them with their variant.',
+      default: true
+    })
+  },
+  { description: 'Instead of `service`: several, of which each caller gets the same one every time, by weight.' }
+)
+
 /** Keys of a route that say where each of its requests goes. */
 export const releases = {
   split: Type.Optional(
@@ -24,7 +43,8 @@ export const releases = {
       description: 'Instead of `service`: several, of which one is drawn for each request, by weight.',
       minItems: 1
     })
-  )
+  ),
+  experiment: Type.Optional(experiment)
 }
 
 export type VariantSettings = Static<typeof variant>
@@ -39,9 +59,21 @@ export interface Variant {
 }
 
 /** How it is decided where each request of a route goes. */
-export interface Release {
+export type Release = Split | Experiment
+
+/** One of several, drawn for each request. */
+export interface Split {
   readonly kind: 'split'
   readonly variants: readonly Variant[]
+}
+
+/** One of several, the same for all requests of a caller. */
+export interface Experiment {
+  readonly kind: 'experiment'
+  readonly name: string
+  readonly variants: readonly Variant[]
+  readonly header: string | undefined
+  readonly cookie: boolean
 }
 
 /** The services that the requests of a route may go to, its own first. */
@@ -53,6 +85,14 @@ export function servicesOf({
   release?: Release | undefined
 }): readonly string[] {
   return [...new Set([service, ...(release?.variants ?? []).map(variant => variant.service)])]
+}
+
+/** What is wrong with the names of an experiment's variants, which stand in header fields and cookies. */
+export function troubleWithNames(variants: readonly Variant[]): ReturnType<typeof troubleWith> {
+  const at = variants.findIndex(({ name }) => !new RegExp(NAME).test(name))
+  return at === -1
+    ? undefined
+    : { at: [at], message: 'needs a "name" of letters, digits, dots, dashes and underscores' }
 }
 
 /** What is wrong with variants beyond what a schema can say: where, and what to do about it. */

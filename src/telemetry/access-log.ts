@@ -59,6 +59,7 @@ function tenths(ms: number): string {
 export function jsonLine(exchange: Exchange, outcome: Outcome): string {
   const { route, consumer } = exchange
   let line = `{"level":${levelOf(outcome.status)},"time":${outcome.now},"request_id":"${exchange.id}","method":${quote(exchange.method)},"path":${quote(exchange.path)},"status_code":${outcome.status},"duration":${seconds(outcome.durationMs)},"client":"${exchange.client}"`
+  if (exchange.peer.batch !== '') line += `,"batch":"${exchange.peer.batch}"`
   if (route !== undefined) line += route.logFields + (exchange.target ?? route.target).logFields
   if (exchange.attempts > 0) line += `,"instance":${quote(exchange.instance)},"attempts":${exchange.attempts}`
   if (exchange.upstreamMs >= 0) line += `,"upstream_ms":${tenths(exchange.upstreamMs)}`

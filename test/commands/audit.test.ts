@@ -1,8 +1,7 @@
-import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { ROOT } from '../support/config.ts'
+import { runCommand } from '../support/commands.ts'
 
 const CONFIG = `services: { orders: { url: "http://127.0.0.1:1" } }
 routes:
@@ -14,12 +13,11 @@ routes:
 function audit(t: Test, ...args: string[]) {
   const cwd = t.testdir({})
   writeFileSync(join(cwd, 'gateway.yaml'), CONFIG)
-  const command = [join(ROOT, 'src', 'main.ts'), 'audit', ...args, '-c', 'gateway.yaml']
-  return spawnSync(process.execPath, command, { cwd, encoding: 'utf8', env: { PATH: process.env.PATH } })
+  return runCommand(t, { args: ['audit', ...args, '-c', 'gateway.yaml'], cwd, env: { PATH: process.env.PATH } })
 }
 
 t.test('AZN-10 audit: what is open, and what is asked for in vain', async t => {
-  const { status, stdout, stderr } = audit(t, 'permissions')
+  const { status, stdout, stderr } = await audit(t, 'permissions')
   t.equal(status, 0, stderr)
   t.equal(
     stdout,
@@ -32,12 +30,12 @@ permissions that routes ask for and nobody has
 })
 
 t.test('AZN-10 audit: as JSON, for programs', async t => {
-  const { stdout } = audit(t, 'permissions', '--json')
+  const { stdout } = await audit(t, 'permissions', '--json')
   t.match(JSON.parse(stdout), { public_routes: [{ route: 'open' }], users_without_roles: [] })
 })
 
 t.test('AZN-10 audit: what is not understood is a sentence', async t => {
-  t.match(audit(t), { status: 1, stderr: /sallyport audit permissions/ })
-  const without = audit(t, 'permissions', '--set', 'storage.database=false')
+  t.match(await audit(t), { status: 1, stderr: /sallyport audit permissions/ })
+  const without = await audit(t, 'permissions', '--set', 'storage.database=false')
   t.match(without, { status: 1, stderr: /nothing to audit without a database/ })
 })

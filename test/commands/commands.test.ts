@@ -1,10 +1,11 @@
-import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { parse } from 'yaml'
 import { explainRequest } from '../../src/commands/explain.ts'
 import { loadConfiguration } from '../../src/gateway.ts'
+import type { Done } from '../support/command-runner.ts'
+import { runCommand } from '../support/commands.ts'
 import { load, ROOT } from '../support/config.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { startGateway } from '../support/gateway.ts'
@@ -12,7 +13,6 @@ import { raw } from '../support/raw.ts'
 import { token } from '../support/tokens.ts'
 import { startUpstream } from '../support/upstream.ts'
 
-const MAIN = join(ROOT, 'src', 'main.ts')
 const SECRET = 'a secret of the tests, which nobody may ever see printed'
 
 const CONFIG = `identity:
@@ -28,31 +28,21 @@ routes:
 rate_limits: { user_tiers: { free: { requests_per_minute: 5 } } }
 `
 
-interface Ran {
-  readonly status: number | null
-  readonly stdout: string
-  readonly stderr: string
+interface Ran extends Done {
   // biome-ignore lint/suspicious/noExplicitAny: tests look into whatever came.
   readonly json: any
 }
 
-/** Runs a command line on {@link CONFIG} as a user would, in a folder of its own. */
-function sallyport(t: Test, args: readonly string[], { config = CONFIG, env = {} } = {}): Ran {
+/** Runs a command line on {@link CONFIG}, in a folder of its own. */
+async function sallyport(t: Test, args: readonly string[], { config = CONFIG, env = {} } = {}): Promise<Ran> {
   const cwd = t.testdir({})
   writeFileSync(join(cwd, 'gateway.yaml'), config)
-  const { status, stdout, stderr } = spawnSync(process.execPath, [MAIN, ...args], {
-    cwd,
-    encoding: 'utf8',
-    env: { PATH: process.env.PATH, COMMANDS_SECRET: SECRET, ...env }
-  })
-  t.notMatch(stdout + stderr, /\.ts:\d+:\d+\)?$/m, 'no stack')
-  t.notOk((stdout + stderr).includes(SECRET), 'no secret')
+  const done = await runCommand(t, { args, cwd, env: { PATH: process.env.PATH, COMMANDS_SECRET: SECRET, ...env } })
+  t.notOk((done.stdout + done.stderr).includes(SECRET), 'no secret')
   return {
-    status,
-    stdout,
-    stderr,
+    ...done,
     get json() {
-      return JSON.parse(stdout)
+      return JSON.parse(done.stdout)
     }
   }
 }
@@ -65,10 +55,10 @@ export default definePolicy({ name: 'stamp', schema: Type.Object({}), compile: (
 `
 
 t.test('CFG-08 check: good is a line and 0; wrong is all problems with their places, and 1', async t => {
-  const good = sallyport(t, ['check', ...FILE])
+  const good = await sallyport(t, ['check', ...FILE])
   t.equal(good.status, 0)
   t.match(good.stdout, /^configuration [0-9a-f]{4} is good: 3 routes, 1 service\n$/)
-  const wrong = sallyport(t, ['check', ...FILE], { config: WRONG })
+  const wrong = await sallyport(t, ['check', ...FILE], { config: WRONG })
   t.equal(wrong.status, 1)
   t.match(wrong.stderr, /^gateway\.yaml:4:22 {2}defaults\.timeout {2}"7 sec" is no duration: .*\n/)
   t.match(wrong.stderr, /^gateway\.yaml:9:32 {2}routes\[1\]\.servce {2}unknown key, did you mean "service"\?$/m)
@@ -77,14 +67,14 @@ t.test('CFG-08 check: good is a line and 0; wrong is all problems with their pla
 })
 
 t.test('CFG-08 check --json and --annotations, for programs', async t => {
-  t.same(sallyport(t, ['check', ...FILE, '--json']).json, { ok: true, problems: [] })
-  const wrong = sallyport(t, ['check', ...FILE, '--json'], { config: WRONG })
+  t.same((await sallyport(t, ['check', ...FILE, '--json'])).json, { ok: true, problems: [] })
+  const wrong = await sallyport(t, ['check', ...FILE, '--json'], { config: WRONG })
   t.equal(wrong.status, 1)
   t.match(wrong.json, {
     ok: false,
     problems: [{ file: 'gateway.yaml', line: 4, column: 22, key: 'defaults.timeout' }, {}]
   })
-  const annotated = sallyport(t, ['check', ...FILE, '--annotations', '--set', 'server.prt=1'], { config: WRONG })
+  const annotated = await sallyport(t, ['check', ...FILE, '--annotations', '--set', 'server.prt=1'], { config: WRONG })
   t.equal(annotated.status, 1)
   t.match(annotated.stdout, /^::error file=gateway\.yaml,line=4,col=22::defaults\.timeout "7 sec"/m)
   t.match(annotated.stdout, /^::error::--set server\.prt server\.prt unknown key, did you mean "port"\?$/m)
@@ -92,14 +82,14 @@ t.test('CFG-08 check --json and --annotations, for programs', async t => {
 
 t.test('C-02 check --prod asks for what production asks for', async t => {
   const config = 'services: {}\n'
-  t.equal(sallyport(t, ['check', ...FILE], { config }).status, 0)
-  const { status, stderr } = sallyport(t, ['check', ...FILE, '--prod'], { config })
+  t.equal((await sallyport(t, ['check', ...FILE], { config })).status, 0)
+  const { status, stderr } = await sallyport(t, ['check', ...FILE, '--prod'], { config })
   t.equal(status, 1)
   t.match(stderr, /production needs a "secret"/)
-  t.equal(sallyport(t, ['check', ...FILE], { config, env: { ENVIRONMENT: 'production' } }).status, 1)
+  t.equal((await sallyport(t, ['check', ...FILE], { config, env: { ENVIRONMENT: 'production' } })).status, 1)
   const weak = `identity: { jwt: { secret: ${'0123456789abcdef'.repeat(2)} }, api_keys: [{ id: x, key: abc }] }\n`
-  t.equal(sallyport(t, ['check', ...FILE], { config: weak }).status, 0)
-  const refused = sallyport(t, ['check', ...FILE, '--prod'], { config: weak })
+  t.equal((await sallyport(t, ['check', ...FILE], { config: weak })).status, 0)
+  const refused = await sallyport(t, ['check', ...FILE, '--prod'], { config: weak })
   t.equal(refused.status, 1)
   t.match(refused.stderr, /identity\.api_keys\[0\]\.key {2}is too short or too well known for production/)
 })
@@ -111,12 +101,12 @@ t.test('routes: every concern of a route is named, plugins too', async t => {
 routes: [{ path: /x, service: s, security_headers: {}, body_limit: 1kb, plugins: { stamp: {} } }]
 plugins: [{ use: ${JSON.stringify(file)} }]
 `
-  const { stdout, stderr } = sallyport(t, ['routes', ...FILE], { config })
+  const { stdout, stderr } = await sallyport(t, ['routes', ...FILE], { config })
   t.match(stdout, /JWT or key · (?=.*security headers)(?=.*body limit)(?=.*stamp)/, stderr)
 })
 
 t.test('routes: in the order in which they are asked, with file and line', async t => {
-  const { status, stdout } = sallyport(t, ['routes', ...FILE])
+  const { status, stdout } = await sallyport(t, ['routes', ...FILE])
   t.equal(status, 0)
   const rows = stdout.trimEnd().split('\n')
   t.match(rows[0], /any +\/health\/\*\* +\(gateway\) +always first/)
@@ -140,28 +130,28 @@ t.test('routes: in the order in which they are asked, with file and line', async
       ['any', '/public/**', 'orders', 'open · limits by role or tier · ip filter', 'gateway.yaml:10']
     ]
   )
-  const { routes, reserved } = sallyport(t, ['routes', ...FILE, '--json']).json
+  const { routes, reserved } = (await sallyport(t, ['routes', ...FILE, '--json'])).json
   t.ok(reserved.includes('/metrics'))
   t.match(routes[2], { path: '/public/**', methods: null, service: 'orders', enabled: true, at: { line: 10 } })
 })
 
 t.test('CFG-07 CFG-10 config: one canonical spelling that loads again, secrets masked', async t => {
-  const { stdout } = sallyport(t, ['config', ...FILE])
+  const { stdout } = await sallyport(t, ['config', ...FILE])
   const shown = parse(stdout)
   t.match(shown, {
     identity: { jwt: { secret: '••••••' } },
     services: { orders: { url: 'http://me.example.com:8080' } },
     routes: [{ methods: 'GET', retry: { attempts: 2 } }, {}, {}]
   })
-  t.same(sallyport(t, ['config', 'show', ...FILE, '--json']).json, shown)
+  t.same((await sallyport(t, ['config', 'show', ...FILE, '--json'])).json, shown)
   const again = stdout.replace('••••••', `"\${COMMANDS_SECRET}"`)
-  t.same(parse(sallyport(t, ['config', ...FILE], { config: again }).stdout), shown)
+  t.same(parse((await sallyport(t, ['config', ...FILE], { config: again })).stdout), shown)
 })
 
 t.test('CFG-07 CFG-10 config --origin: command line over environment over file over default', async t => {
   const args = ['config', 'show', '--origin', ...FILE, '--set', 'server.http2=false', '--json']
   const env = { PORT: '9000', LOG_LEVEL: 'DEBUG' }
-  const { json } = sallyport(t, args, { env })
+  const { json } = await sallyport(t, args, { env })
   const origins = new Map(json.map(({ key, value, origin }: Record<string, string>) => [key, [value, origin]]))
   t.same(origins.get('server.http2'), [false, '--set server.http2'])
   t.same(origins.get('server.port'), [9000, '$PORT'])
@@ -170,7 +160,7 @@ t.test('CFG-07 CFG-10 config --origin: command line over environment over file o
   t.same(origins.get('identity.jwt.secret'), ['••••••', 'gateway.yaml:2 from $COMMANDS_SECRET'])
   t.same(origins.get('storage.redis_timeout'), ['200ms', 'default'])
   t.same(origins.get('routes[0].retry.attempts'), [2, 'gateway.yaml:8'])
-  const { stdout } = sallyport(t, args.slice(0, -1), { env })
+  const { stdout } = await sallyport(t, args.slice(0, -1), { env })
   t.match(stdout, /^server\.port = 9000 {2}\(\$PORT\)$/m)
   t.match(stdout, /^identity\.jwt\.secret = "••••••" {2}\(gateway\.yaml:2 from \$COMMANDS_SECRET\)$/m)
 })
@@ -190,33 +180,39 @@ t.test('C-24 token: signed with the configuration’s key, saying what it was to
     '--expires',
     '10m'
   ]
-  const { json } = sallyport(t, ['token', ...FILE, ...args, '--json'])
+  const { json } = await sallyport(t, ['token', ...FILE, ...args, '--json'])
   t.equal(json.expires_in, 600)
   const claims = JSON.parse(Buffer.from(json.token.split('.')[1], 'base64url').toString())
   t.match(claims, { sub: 'bob', roles: ['a', 'b'], permissions: ['orders.*'], tier: 'free' })
   t.equal(claims.exp - claims.iat, 600)
-  const plain = sallyport(t, ['token', ...FILE]).stdout
-  const explained = sallyport(t, ['explain', ...FILE, '-H', `Authorization: Bearer ${plain.trim()}`, '/api/v1/orders'])
+  const plain = (await sallyport(t, ['token', ...FILE])).stdout
+  const explained = await sallyport(t, [
+    'explain',
+    ...FILE,
+    '-H',
+    `Authorization: Bearer ${plain.trim()}`,
+    '/api/v1/orders'
+  ])
   t.match(explained.stdout, /authentication +passes +as user:alice/)
-  const refused = sallyport(t, ['token', ...FILE, '--expires', 'soon'])
+  const refused = await sallyport(t, ['token', ...FILE, '--expires', 'soon'])
   t.equal(refused.status, 1)
   t.equal(refused.stderr, '--expires soon: write 30s, 10m, 1h or 7d\n')
 })
 
 t.test('token --api-key: a key, and the hash that makes it good', async t => {
-  const { key, hash } = sallyport(t, ['token', '--api-key', '--json']).json
+  const { key, hash } = (await sallyport(t, ['token', '--api-key', '--json'])).json
   const config = CONFIG.replace('0'.repeat(64), hash)
   const args = ['explain', ...FILE, '-H', `X-API-Key: ${key}`, '/api/v1/orders/7', '--json']
-  t.match(sallyport(t, args, { config }).json, {
+  t.match((await sallyport(t, args, { config })).json, {
     verdict: 'forwarded to orders',
     forward: { path: '/orders/7', retries: 2 }
   })
-  t.match(sallyport(t, args).json, { verdict: /unknown_api_key/, forward: null })
+  t.match((await sallyport(t, args)).json, { verdict: /unknown_api_key/, forward: null })
 })
 
 t.test('explain: the route, each concern with the place of its rule, and why not the neighbours', async t => {
   const alice = ['-H', `Authorization: Bearer ${token({}, { secret: SECRET })}`]
-  const { json } = sallyport(t, ['explain', ...FILE, '-X', 'POST', ...alice, '/api/v1/orders', '--json'])
+  const { json } = await sallyport(t, ['explain', ...FILE, '-X', 'POST', ...alice, '/api/v1/orders', '--json'])
   t.match(json, {
     route: { service: 'orders', at: 'gateway.yaml:9' },
     verdict: /^permissions refuses: 403 insufficient_permissions/,
@@ -228,7 +224,7 @@ t.test('explain: the route, each concern with the place of its rule, and why not
   t.match(steps.get('rate_limit'), { outcome: 'not reached' })
   t.match(json.near[0], { at: 'gateway.yaml:8', because: /method/ })
 
-  const denied = sallyport(t, ['explain', ...FILE, '--from', '192.0.2.7', '/public/x'])
+  const denied = await sallyport(t, ['explain', ...FILE, '--from', '192.0.2.7', '/public/x'])
   t.equal(denied.status, 0)
   t.match(
     denied.stdout,
@@ -253,12 +249,17 @@ t.test('explain: what never comes to a route says so, and names routes only wher
 
 t.test('explain: nothing found says where registered services are, which no file has', async t => {
   const rules = /GET \/gateway\/routing-rules/
-  t.match(sallyport(t, ['explain', ...FILE, '/nowhere']).stdout, rules)
-  t.notMatch(sallyport(t, ['explain', ...FILE, '/nowhere', '--set', 'storage.database=false']).stdout, rules)
+  t.match((await sallyport(t, ['explain', ...FILE, '/nowhere'])).stdout, rules)
+  t.notMatch((await sallyport(t, ['explain', ...FILE, '/nowhere', '--set', 'storage.database=false'])).stdout, rules)
 })
 
 t.test('check: a database that is none is said where it is named, without its value', async t => {
-  const { status, stderr } = sallyport(t, ['check', ...FILE, '--set', 'storage.database_url=mysql://me:hush@db/x'])
+  const { status, stderr } = await sallyport(t, [
+    'check',
+    ...FILE,
+    '--set',
+    'storage.database_url=mysql://me:hush@db/x'
+  ])
   t.equal(status, 1)
   t.match(stderr, /storage\.database_url {2}does not look right: write postgres:\/\//)
   t.notMatch(stderr, /hush/)
@@ -267,7 +268,7 @@ t.test('check: a database that is none is said where it is named, without its va
 t.test('explain: an address as a browser shows it stands for its host and path', async t => {
   const config = CONFIG.replace('/public/**,', '/public/**, hosts: api.example.com,')
   const args = ['explain', ...FILE, 'https://api.example.com/public/x?y=1#z', '--json']
-  t.match(sallyport(t, args, { config }).json, {
+  t.match((await sallyport(t, args, { config })).json, {
     request: { path: '/public/x', host: 'api.example.com' },
     verdict: 'forwarded to orders',
     forward: { path: '/public/x?y=1' }
@@ -275,7 +276,7 @@ t.test('explain: an address as a browser shows it stands for its host and path',
 })
 
 t.test('explain: who has no limit is told so', async t => {
-  const { json } = sallyport(t, ['explain', ...FILE, '/public/x', '--json'])
+  const { json } = await sallyport(t, ['explain', ...FILE, '/public/x', '--json'])
   const limit = json.steps.find((step: { concern: string }) => step.concern === 'rate_limit')
   t.match(limit, { outcome: 'passes', because: 'no limit for this caller' })
 })
@@ -310,8 +311,12 @@ t.test('explain says what the gateway does', async t => {
     ['POST /greeting', [], 405, /^405 method_not_allowed: only GET, HEAD$/],
     ['GET /health/nothing', [], 404, /^404 not_found: no route matches$/]
   ]
-  const listed = spawnSync(process.execPath, [MAIN, 'routes', '-c', file, '--set', `identity.jwt.secret=${SECRET}`])
-  t.match(listed.stdout.toString(), /^ *any +\/greeting +\(gateway\) +always first$/m)
+  const listed = await runCommand(t, {
+    args: ['routes', '-c', file, '--set', `identity.jwt.secret=${SECRET}`],
+    cwd: ROOT,
+    env: {}
+  })
+  t.match(listed.stdout, /^ *any +\/greeting +\(gateway\) +always first$/m)
   for (const [start, fields, status, verdict] of requests) {
     const head = [`${start} HTTP/1.1`, `Host: localhost:${port}`, 'Connection: close', ...fields]
     const answer = await raw(port, `${head.join('\r\n')}\r\n\r\n`)
@@ -335,18 +340,21 @@ t.test('a command line that makes no sense is one sentence with the remedy, and 
     [['explain', '--from', 'here', '/x'], '--from here: write an address, such as 192.0.2.1\n']
   ]
   for (const [args, sentence] of wrong) {
-    const { status, stderr, stdout } = sallyport(t, args)
+    const { status, stderr, stdout } = await sallyport(t, args)
     t.strictSame([status, stderr, stdout], [1, sentence, ''], args.join(' '))
   }
-  t.match(sallyport(t, ['routes', ...FILE, '--json'], { config: WRONG }).json, { ok: false, problems: [{}, {}] })
+  t.match((await sallyport(t, ['routes', ...FILE, '--json'], { config: WRONG })).json, {
+    ok: false,
+    problems: [{}, {}]
+  })
 })
 
 t.test('help: of all commands, and of one with every option', async t => {
-  const overview = sallyport(t, ['--help'])
+  const overview = await sallyport(t, ['--help'])
   t.equal(overview.status, 0)
   for (const name of ['start', 'check', 'routes', 'explain', 'config', 'token'])
     t.match(overview.stdout, new RegExp(`^  ${name} `, 'm'))
-  const { status, stdout } = sallyport(t, ['explain', '--help'])
+  const { status, stdout } = await sallyport(t, ['explain', '--help'])
   t.equal(status, 0)
   t.match(stdout, /^usage: sallyport explain \/path \[option\]…\n/)
   const options = stdout

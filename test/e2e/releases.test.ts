@@ -3,6 +3,7 @@ import { explainRequest } from '../../src/commands/explain.ts'
 import { load, problemsOf } from '../support/config.ts'
 import { startGateway } from '../support/gateway.ts'
 import { seeded } from '../support/random.ts'
+import { token } from '../support/tokens.ts'
 import { startUpstream } from '../support/upstream.ts'
 
 const OPEN = { authentication: 'none' }
@@ -120,4 +121,67 @@ t.test('HLB-09 explain tells the odds', async t => {
     ],
     instances: ['http://a', 'http://b']
   })
+})
+
+t.test('RTE-08 an experiment keeps each caller with one variant, and says so to caller, service and log', async t => {
+  const { services, a, b } = await startServices(t)
+  const experiment = {
+    name: 'page',
+    header: 'X-Device',
+    variants: [
+      { service: 'a', name: 'blue' },
+      { service: 'b', name: 'green' }
+    ]
+  }
+  const { call, line } = await startGateway(
+    t,
+    { services, routes: [{ path: '/x', experiment, authentication: 'optional' }] },
+    { random: seeded(3) }
+  )
+  for (let i = 0; i < 12; i++) {
+    const credentials = { token: token({ sub: `user-${i}`, exp: 2e9 }) }
+    const first = await call('/x', { ...credentials, headers: { 'X-Variant': 'forged' } })
+    const again = await call('/x', { ...credentials, headers: { 'x-device': `other-${i}` } })
+    t.equal(first.headers['x-from'], again.headers['x-from'], 'whatever else he sends')
+    t.equal(first.headers['x-variant'], first.headers['x-from'] === 'a' ? 'blue' : 'green')
+    t.equal(first.headers['set-cookie'], undefined, 'a caller who is known needs no cookie')
+    t.match(await line({ request_id: first.headers['x-request-id'] as string }), {
+      service: first.headers['x-from'],
+      variant: first.headers['x-variant']
+    })
+  }
+  const told = [...a.seen.map(({ headers }) => ['blue', headers]), ...b.seen.map(({ headers }) => ['green', headers])]
+  for (const [variant, headers] of told as [string, Record<string, string>][]) t.equal(headers['x-variant'], variant)
+  const devices = new Set<unknown>()
+  for (let i = 0; i < 12; i++) {
+    const headers = { 'x-device': `device-${i}` }
+    const { 'x-variant': variant } = (await call('/x', { headers })).headers
+    t.equal((await call('/x', { headers })).headers['x-variant'], variant)
+    devices.add(variant)
+  }
+  t.equal(devices.size, 2, 'devices get the one or the other')
+  const stranger = await call('/x')
+  const [cookie = ''] = stranger.headers['set-cookie'] ?? []
+  t.match(cookie, `ab-page=${stranger.headers['x-variant']}; Path=/`)
+  for (let i = 0; i < 10; i++) {
+    const { headers } = await call('/x', { headers: { cookie: cookie.split(';')[0] as string } })
+    t.equal(headers['x-variant'], stranger.headers['x-variant'])
+    t.equal(headers['set-cookie'], undefined)
+  }
+})
+
+t.test('RTE-08 check and explain know experiments', async t => {
+  const yaml = (experiment: string) => ({
+    'gateway.yaml': `services: { a: { url: http://a }, b: { url: http://b } }\nroutes:\n  - { path: /x, authentication: none, experiment: { ${experiment} } }\n`
+  })
+  t.match(await problemsOf(t, yaml('name: x, variants: [{ target: "http://c" }]')), [
+    { key: 'routes[0].experiment.variants[0]', message: /needs a "name"/, line: 3 }
+  ])
+  t.match(await problemsOf(t, yaml('variants: [{ service: a }]')), [{ key: /experiment/, message: /name/ }])
+  const loaded = await load(t, yaml('name: x, header: X-Device, variants: [{ service: a }, { service: b }]'))
+  const explained = async (headers: string[]) =>
+    (await explainRequest(loaded, { method: 'GET', target: '/x', headers, from: '127.0.0.1' })).verdict
+  t.equal(await explained([]), 'forwarded to a (50 %) or b (50 %)')
+  t.match(await explained(['X-Device: 7']), /^forwarded to [ab], as always for this header \(experiment x\)$/)
+  t.equal(await explained(['Cookie: ab-x=b']), 'forwarded to b, as always for this cookie (experiment x)')
 })

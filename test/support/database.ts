@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto'
+import { constants, copyFileSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import pg from 'pg'
 import { pino } from 'pino'
 import type { Test } from 'tap'
-import { type Database, openDatabase } from '../../src/database/database.ts'
+import { type Database, openDatabase, SQLITE_FILE } from '../../src/database/database.ts'
 import { type Clock, systemClock } from '../../src/runtime/clock.ts'
+import { onServer } from './database-templates.ts'
 import { startFaultProxy } from './fault-proxy.ts'
 
 /** Why the tests that need a PostgreSQL are skipped, for tap; false when there is one. */
@@ -13,32 +14,43 @@ export const noPostgres =
 
 export const KINDS = ['sqlite', 'postgres'] as const
 
-/** Settings of a database of the test's own: a folder, or a new database on the run's server, dropped at the end. */
-export async function ownStorage(
-  t: Test,
-  kind: Database['kind'],
-  folder = t.testdir({})
-): Promise<{ database: true; data_dir: string; database_url?: string }> {
-  const data_dir = join(folder, 'data')
-  return { database: true, data_dir, ...(kind === 'sqlite' ? {} : { database_url: await ownPostgres(t) }) }
+interface OwnStorage {
+  readonly database: true
+  readonly data_dir: string
+  readonly database_url?: string
 }
 
-/** The URL of a new, empty database on the run's PostgreSQL. */
-async function ownPostgres(t: Test): Promise<string> {
+/**
+ * Settings of a database of the test's own, with all its tables and nothing in them: a file in a folder, or a new database on
+ * the run's server, dropped at the end. It is a copy of what the run has prepared (database-templates.ts); without it there are no tables yet.
+ */
+export async function ownStorage(t: Test, kind: Database['kind'], folder = t.testdir({})): Promise<OwnStorage> {
+  const data_dir = join(folder, 'data')
+  const { TEST_POSTGRES_TEMPLATE, TEST_SQLITE_TEMPLATE } = process.env
+  if (kind === 'postgres')
+    return { database: true, data_dir, database_url: await ownPostgres(t, TEST_POSTGRES_TEMPLATE) }
+  if (TEST_SQLITE_TEMPLATE !== undefined) {
+    mkdirSync(data_dir, { recursive: true })
+    copyFileSync(TEST_SQLITE_TEMPLATE, join(data_dir, SQLITE_FILE), constants.COPYFILE_EXCL)
+  }
+  return { database: true, data_dir }
+}
+
+/** The same without tables, as a first start finds it. */
+export async function emptyStorage(t: Test, kind: Database['kind']): Promise<OwnStorage> {
+  const data_dir = join(t.testdir({}), 'data')
+  return { database: true, data_dir, ...(kind === 'postgres' && { database_url: await ownPostgres(t) }) }
+}
+
+/** The URL of a new database on the run's PostgreSQL. */
+async function ownPostgres(t: Test, template = 'template1'): Promise<string> {
   const server = process.env.TEST_DATABASE_URL as string
   const name = `test_${randomBytes(6).toString('hex')}`
-  await onServer(server, `create database ${name}`)
+  await onServer(server, `create database ${name} template ${template} strategy file_copy`)
   t.teardown(() => onServer(server, `drop database ${name} with (force)`))
   const url = new URL(server)
   url.pathname = `/${name}`
   return url.href
-}
-
-async function onServer(url: string, command: string): Promise<void> {
-  const client = new pg.Client({ connectionString: url })
-  await client.connect()
-  await client.query(command)
-  await client.end()
 }
 
 /** A database of the test's own, with all its tables, for as long as the test runs. */

@@ -3,7 +3,7 @@ import t, { type Test } from 'tap'
 import { carryOver } from '../../../src/database/carry.ts'
 import { type Connection, connect } from '../../../src/database/database.ts'
 import { migrate } from '../../../src/database/migrate.ts'
-import { noPostgres, ownStorage } from '../../support/database.ts'
+import { emptyStorage, noPostgres } from '../../support/database.ts'
 import { type Column, columnsOf, dump, fillTables } from '../../support/fill-tables.ts'
 
 const log = pino({ level: 'silent' })
@@ -12,7 +12,7 @@ const log = pino({ level: 'silent' })
 async function prepared(t: Test, rows: number): Promise<{ source: Connection; target: Connection; columns: Column[] }> {
   const [model, source, target] = (await Promise.all(
     (['postgres', 'sqlite', 'postgres'] as const).map(async kind => {
-      const connection = await connect(await ownStorage(t, kind), log, { patient: true })
+      const connection = await connect(await emptyStorage(t, kind), log, { patient: true })
       t.teardown(() => connection.db.destroy())
       return connection
     })

@@ -6,7 +6,7 @@ import type { Change } from '../../../src/database/changes.ts'
 import { openDatabase } from '../../../src/database/database.ts'
 import { DatabaseError, isDuplicate } from '../../../src/database/database-error.ts'
 import { systemClock } from '../../../src/runtime/clock.ts'
-import { onBoth, openTestDatabase, ownStorage } from '../../support/database.ts'
+import { emptyStorage, onBoth, openTestDatabase, ownStorage } from '../../support/database.ts'
 
 const options = { clock: systemClock, log: pino({ level: 'silent' }) }
 
@@ -163,7 +163,7 @@ t.test(
   'STO-01 several nodes bring a new database up to date at once',
   { skip: process.env.TEST_DATABASE_URL === undefined },
   async t => {
-    const storage = await ownStorage(t, 'postgres')
+    const storage = await emptyStorage(t, 'postgres')
     const nodes = await Promise.all(Array.from({ length: 4 }, () => openDatabase(storage, options)))
     t.teardown(() => Promise.all(nodes.map(node => node.close())))
     for (const node of nodes) t.match(await node.check(), { kind: 'postgres' })

@@ -7,13 +7,13 @@ import { type Connection, connect, type Database, openDatabase } from '../../../
 import { migrate, STEPS, type Step } from '../../../src/database/migrate.ts'
 import { systemClock } from '../../../src/runtime/clock.ts'
 import { ROOT } from '../../support/config.ts'
-import { onBoth, ownStorage } from '../../support/database.ts'
+import { emptyStorage, onBoth } from '../../support/database.ts'
 import { columnsOf, dump, fillTables } from '../../support/fill-tables.ts'
 
 const log = pino({ level: 'silent' })
 
 async function connected(t: Test, kind: Database['kind']): Promise<Connection> {
-  const connection = await connect(await ownStorage(t, kind), log)
+  const connection = await connect(await emptyStorage(t, kind), log)
   t.teardown(() => connection.db.destroy())
   return connection
 }
@@ -69,7 +69,7 @@ onBoth(t, 'STO-01 a step that fails leaves nothing half done, and can be taken a
 })
 
 onBoth(t, 'STO-01 a database that a newer gateway has used is refused with a sentence', async (t, kind) => {
-  const storage = await ownStorage(t, kind)
+  const storage = await emptyStorage(t, kind)
   const { db } = await connect(storage, log)
   await migrate(db, kind, undefined, { ...STEPS, '999-future': async () => {} })
   await db.destroy()
