@@ -133,6 +133,7 @@ const gatewayServices: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snap
     const problem = registered && control.registry?.whyLeftOut(registered)
     // What is left out has given its name to another.
     const service = problem === undefined ? served : undefined
+    const instances = service && (runtime.services.get(name)?.list ?? service.instances)
     const settings = ((snapshot.document.services ?? {}) as Record<string, Record<string, unknown>>)[name] ?? {}
     const health = new Map(service && runtime.health.known(service).map(entry => [entry.url, publicHealth(entry)]))
     return {
@@ -142,7 +143,7 @@ const gatewayServices: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snap
       description: registered?.description ?? settings.description ?? null,
       active: service !== undefined,
       problem: problem ?? null,
-      instances: (service?.instances ?? registered?.instances ?? []).map(({ id, url, weight }) => ({
+      instances: (instances ?? registered?.instances ?? []).map(({ id, url, weight }) => ({
         ...health.get(url),
         id,
         url,

@@ -96,7 +96,10 @@ const health: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, run
   )
 
   app.get('/services', { ...ask('The services behind the gateway', SERVICES) }, async () => ({
-    services: [...snapshot.services.values()].map(({ name, instances }) => ({ name, instances: instances.length }))
+    services: [...snapshot.services.values()].map(({ name, instances }) => ({
+      name,
+      instances: (runtime.services.get(name)?.instances ?? instances).length
+    }))
   }))
 }
 

@@ -93,6 +93,9 @@ export const NO_CONTROL: Control = {
   ports: []
 }
 
+/** How long a start waits for those who say where services are, in milliseconds. */
+const FIRST_LISTS_MS = 3000
+
 const SHUTTING_DOWN = refuse('service_unavailable', { details: 'The gateway is shutting down.' })
 
 /** A gateway at work: one runtime, one door, and one generation after another. */
@@ -181,6 +184,7 @@ export class Gateway implements Control {
     const { loaded, generation } = await this.#compileAll(this.#files)
     this.#loaded = loaded
     this.server.swap(generation)
+    await this.runtime.watches.settled(FIRST_LISTS_MS)
     const { server, adminListen } = this.snapshot
     const atAdminDoor = adminListen === undefined ? undefined : false
     this.port = (await this.server.listen(server.host, server.port, atAdminDoor)).port

@@ -3,6 +3,13 @@ import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { ConnectionOptions } from 'node:tls'
 import type { BatchSettings } from '../batch/settings.ts'
+import {
+  type DiscoveryConfig,
+  type DiscoverySettings,
+  defaultDiscovery,
+  discoveryConfig,
+  discoverySchema
+} from '../discovery/settings.ts'
 import { advisoriesOn, problemsOfClient } from '../identity/oauth2/clients.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import { type ConcurrencySettings, concurrencyOf } from '../overload/settings.ts'
@@ -21,7 +28,7 @@ import { matchKey, type RouteMatch } from '../routing/table.ts'
 import { systemClock } from '../runtime/clock.ts'
 import { http, tls } from '../runtime/node.ts'
 import { Stretches } from '../runtime/stretches.ts'
-import type { TObject } from '../schema.ts'
+import { type TObject, Type } from '../schema.ts'
 import { type BalancerConfig, type BalancerKeys, balancerOf, balancerTrouble } from '../upstream/balancing-settings.ts'
 import type { HealthCheckConfig } from '../upstream/health.ts'
 import type { InstanceConfig } from '../upstream/instance.ts'
@@ -197,6 +204,8 @@ interface Settled {
   routes: (RouteSettings & Block)[]
   rate_limits: RateLimitsSettings
   plugins: PluginSettings[]
+  service_discovery_url?: string
+  consul_url?: string
 }
 
 /** The keys that may stand at every level. */
@@ -274,7 +283,7 @@ class Normaliser {
     const identity = this.#identity()
     const content = JSON.stringify([
       { ...this.#settled, server, identity },
-      [...this.#services.values()].map(({ tls }) => tls)
+      [...this.#services.values()].map(({ tls, discovery }) => [tls, discovery])
     ])
     return deepFreeze({
       version: createHash('sha256').update(content).digest('hex').slice(0, 12),
@@ -324,11 +333,7 @@ class Normaliser {
 
   #checkNetworks(): void {
     for (const [i, entry] of this.#settled.registry.allow.entries()) {
-      if (!isNetwork(entry))
-        this.#problems.add(
-          ['registry', 'allow', i],
-          `"${entry}" is no network: write ${NETWORK_WORDS.join(', ')}, 10.0.0.0/8 or fd00::/8`
-        )
+      if (!isNetwork(entry)) this.#problems.add(['registry', 'allow', i], noNetwork(entry))
     }
     const good = this.#settled.registry.allow.filter(isNetwork)
     this.#networks = networksOf(good)
@@ -442,7 +447,9 @@ class Normaliser {
     if (settings.url !== undefined && settings.instances !== undefined)
       this.#problems.add([...path, 'url'], 'stands beside "instances"; keep one of them', 'key')
     const listed = settings.instances ?? (settings.url === undefined ? [] : [{ url: settings.url, weight: 1 }])
-    if (listed.length === 0) this.#problems.add(path, 'needs "url" or "instances"', 'key')
+    const discovery = this.#discovery(name, settings, path)
+    if (listed.length > 0 && settings.discovery !== undefined)
+      this.#problems.add([...path, 'discovery'], 'stands beside "url" or "instances"; keep one of them', 'key')
     const instances = listed.map((instance, i): InstanceConfig => {
       const at = settings.instances === undefined ? [...path, 'url'] : [...path, 'instances', i, 'url']
       this.#checkUrl(instance.url, at)
@@ -450,13 +457,40 @@ class Normaliser {
       return {
         id: ('id' in instance ? instance.id : undefined) ?? String(i),
         url: instance.url,
-        weight: instance.weight
+        weight: instance.weight,
+        ...('zone' in instance && { zone: instance.zone })
       }
     })
     const twice = instances.findIndex((instance, i) => instances.findIndex(other => other.id === instance.id) !== i)
     if (twice !== -1)
       this.#problems.add([...path, 'instances', twice], `the id "${instances[twice]?.id}" is taken already`)
-    this.#services.set(name, this.#serviceConfig(name, instances, settings, path))
+    this.#services.set(name, {
+      ...this.#serviceConfig(name, instances, settings, path),
+      ...(discovery && { discovery, networks: discovery.networks })
+    })
+  }
+
+  /** Who says where the instances are of a service that does not; undefined if it does. */
+  #discovery(name: string, settings: ServiceSettings, path: Path): DiscoveryConfig | undefined {
+    const { discovery: given, url, instances } = settings
+    const fallback = url === undefined && instances === undefined ? defaultDiscovery(this.#settled) : undefined
+    if (given === undefined && fallback === undefined) {
+      if (url === undefined && instances === undefined)
+        this.#problems.add(path, 'needs "url", "instances" or "discovery"', 'key')
+      return undefined
+    }
+    const at: Path = [...path, 'discovery']
+    const schema = discoverySchema(Type.Unknown())
+    const asked = given ?? (settle(schema, { [fallback as string]: {} }) as DiscoverySettings)
+    for (const [i, entry] of (asked.allow ?? []).entries())
+      if (!isNetwork(entry)) this.#problems.add([...at, 'allow', i], noNetwork(entry))
+    return discoveryConfig(asked, {
+      name,
+      defaults: this.#settled,
+      networks: this.#source.registered?.has(name) ? this.#settled.registry.allow : undefined,
+      tls: kind => this.#tls(asked[kind]?.tls as ServiceSettings['tls'], [...at, kind, 'tls']),
+      fault: (keys, message) => this.#problems.add([...at, ...keys], message, keys.length < 3 ? 'key' : 'value')
+    })
   }
 
   #healthChecks(): Map<string, HealthCheckConfig> {
@@ -988,8 +1022,7 @@ class Normaliser {
       if (!used.has(name)) this.#problems.warn(['services', name], 'no route leads to this service')
     }
     const later: [string, Path][] = []
-    for (const key of ['cache', 'consul_url', 'service_config_url', 'service_discovery_url'])
-      if (key in this.#document) later.push([key, [key]])
+    for (const key of ['cache', 'service_config_url']) if (key in this.#document) later.push([key, [key]])
     const blocks: [unknown, Path][] = [
       [this.#document.defaults, ['defaults']],
       ...Object.keys(this.#settled.services).map((name): [unknown, Path] => [
@@ -1017,6 +1050,10 @@ class Normaliser {
     }
     return position
   }
+}
+
+function noNetwork(entry: string): string {
+  return `"${entry}" is no network: write ${NETWORK_WORDS.join(', ')}, 10.0.0.0/8 or fd00::/8`
 }
 
 /** In milliseconds. */

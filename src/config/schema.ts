@@ -1,4 +1,5 @@
 import { batchSchema } from '../batch/settings.ts'
+import { discoverySchema } from '../discovery/settings.ts'
 import { concurrency } from '../overload/settings.ts'
 import { releases } from '../releases/settings.ts'
 import { duration, listOf, oneOf, type Static, size, type TObject, type TSchema, Type } from '../schema.ts'
@@ -574,7 +575,8 @@ const instance = Type.Object({
     description: 'Share of the traffic, against the other instances’; 0 for none while there are others.',
     default: 1,
     minimum: 0
-  })
+  }),
+  zone: text('Where it is, for those who prefer what is near.')
 })
 
 const healthCheck = Type.Object(
@@ -626,6 +628,7 @@ const service = (concerns: Record<string, TSchema>) =>
       },
       { description: 'Connections to the service.', default: {} }
     ),
+    discovery: Type.Optional(discoverySchema(upstreamTls)),
     concurrency: Type.Optional(concurrency),
     health_check: Type.Optional(healthCheck),
     health_check_path: text('Path of the health check; `/health` if not given.', { pattern: '^/' }),
@@ -739,9 +742,15 @@ export function documentSchema(
       routes: Type.Array(route(everywhere), { description: 'Which requests go where.', default: [] }),
       rate_limits: rateLimits,
       plugins: Type.Array(PLUGIN, { description: 'Third parties’ policies.', default: [] }),
-      service_discovery_url: text('Not in effect yet.'),
+      service_discovery_url: text(
+        'Where services are looked for that name no address, by HTTP: `<this>/services/{service}/instances`.',
+        { pattern: '^https?://' }
+      ),
       service_config_url: text('Not in effect yet.'),
-      consul_url: text('Not in effect yet.'),
+      consul_url: text(
+        'Agent of Consul, for services that look there, or name no address while there is no `service_discovery_url`.',
+        { pattern: '^https?://' }
+      ),
       cache: Type.Optional(Type.Unknown({ description: 'Not in effect yet.' }))
     },
     { title: 'Sallyport configuration' }

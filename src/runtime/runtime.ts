@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
 import type { Database } from '../database/database.ts'
+import { Watches } from '../discovery/watches.ts'
 import { LiveIdentity } from '../identity/live.ts'
 import { Passwords } from '../identity/password.ts'
 import { Revocations } from '../identity/revocation.ts'
@@ -16,6 +17,7 @@ import { HealthChecks } from '../upstream/health.ts'
 import { Services } from '../upstream/services.ts'
 import { type Clock, systemClock } from './clock.ts'
 import { Leases } from './leases.ts'
+import { type Pause, systemPause } from './pause.ts'
 
 /** Something outside that the gateway relies on, as `/health/dependencies` shows it. */
 export interface Dependency {
@@ -42,6 +44,8 @@ export class Runtime {
   /** Writes down what happens; undefined without a database. */
   readonly recorder: Recorder | undefined
   readonly leases = new Leases()
+  /** Who says where services are. */
+  readonly watches: Watches
   /** Where requests go. */
   readonly services: Services
   readonly deadlines: Deadlines
@@ -65,6 +69,7 @@ export class Runtime {
     log: Log
     clock?: Clock
     random?: () => number
+    pause?: Pause
     store?: Store
     database?: Database | undefined
   }) {
@@ -76,8 +81,10 @@ export class Runtime {
     this.store = options.store ?? new MemoryStore(this.clock)
     this.database = options.database
     this.deadlines = new Deadlines(this.clock)
+    const { clock, random, log, leases, dependencies } = this
+    this.watches = new Watches({ clock, random, log, leases, pause: options.pause ?? systemPause }, dependencies)
     this.services = new Services(this.leases, this)
-    this.metrics = new RequestMetrics(this.store)
+    this.metrics = new RequestMetrics(this.store, this.watches)
     this.revocations = new Revocations(this.store, this.clock, this.database)
     this.storedKeys = this.database === undefined ? undefined : new StoredKeys(this.database, this)
     this.live = new LiveIdentity(this.clock)
@@ -86,7 +93,7 @@ export class Runtime {
     this.pseudonym = `1.1 sallyport-${this.node}`
     this.health = new HealthChecks(this.clock, this.pseudonym)
     this.startedAt = this.clock.now()
-    const { store, database, clock, random, log, node } = this
+    const { store, database, node } = this
     const dropped = this.metrics.recordsDropped
     if (database !== undefined) this.recorder = new Recorder({ database, store, clock, random, log, node, dropped })
     if (store.kind !== 'memory') this.dependencies.add({ name: store.kind, check: () => store.check() })
@@ -95,6 +102,7 @@ export class Runtime {
 
   async close(): Promise<void> {
     this.deadlines.stop()
+    this.watches.close()
     await this.recorder?.close()
     await this.store.close()
     await this.storedKeys?.close()

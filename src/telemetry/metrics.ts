@@ -185,6 +185,17 @@ interface StoreState {
   readonly clockSkewMs: number
 }
 
+/** What is known of who says where services are. */
+interface WatchStates {
+  readonly all: readonly {
+    readonly name: string
+    readonly instances: readonly unknown[]
+    readonly stale: boolean
+    readonly updates: number
+    readonly errors: number
+  }[]
+}
+
 function heldIn<V>(map: Map<string, V>, name: string, make: () => V): V {
   let held = map.get(name)
   if (held === undefined) {
@@ -213,9 +224,14 @@ export class RequestMetrics {
   /** When the certificate of the gateway's own listener ends, in milliseconds since 1970; undefined without TLS. */
   certificateExpiry: number | undefined
   readonly #store: StoreState
+  readonly #watches: WatchStates
 
-  constructor(store: StoreState = { errors: new LabelledCounter(), clockSkewMs: 0 }) {
+  constructor(
+    store: StoreState = { errors: new LabelledCounter(), clockSkewMs: 0 },
+    watches: WatchStates = { all: [] }
+  ) {
     this.#store = store
+    this.#watches = watches
     this.storeErrors = store.errors
   }
 
@@ -364,9 +380,39 @@ export class RequestMetrics {
         'gauge',
         () => (this.certificateExpiry === undefined ? [] : [{ labels: {}, value: this.certificateExpiry / 1000 }])
       ),
+      ...this.#discoveryFamilies(),
       family('gateway_websocket_connections', 'Open WebSockets', 'gauge', () => [
         { labels: {}, value: this.websockets }
       ])
+    ]
+  }
+
+  /** Only where services are looked for. */
+  #discoveryFamilies(): Family[] {
+    const about = (
+      name: string,
+      type: Family['type'],
+      help: string,
+      value: (watch: WatchStates['all'][number]) => number
+    ): Family =>
+      family(name, help, type, () =>
+        this.#watches.all.map(watch => ({ labels: { service: watch.name }, value: value(watch) }))
+      )
+    return [
+      about(
+        'gateway_discovery_instances',
+        'gauge',
+        'Instances that discovery has found',
+        ({ instances }) => instances.length
+      ),
+      about(
+        'gateway_discovery_stale',
+        'gauge',
+        'Whether what is served is older than what is to be known',
+        ({ stale }) => Number(stale)
+      ),
+      about('gateway_discovery_updates_total', 'counter', 'Changes of the list of instances', ({ updates }) => updates),
+      about('gateway_discovery_errors_total', 'counter', 'Times that discovery did not answer', ({ errors }) => errors)
     ]
   }
 

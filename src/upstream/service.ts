@@ -1,4 +1,5 @@
 import type { ConnectionOptions } from 'node:tls'
+import type { DiscoveryConfig } from '../discovery/settings.ts'
 import { Bulkhead } from '../overload/bulkhead.ts'
 import type { ConcurrencyConfig } from '../overload/settings.ts'
 import type { Exchange } from '../proxy/exchange.ts'
@@ -15,6 +16,8 @@ export interface ServiceConfig {
   readonly name: string
   /** Those that the configuration names. */
   readonly instances: readonly InstanceConfig[]
+  /** Who else says where they are. */
+  readonly discovery?: DiscoveryConfig | undefined
   readonly pool: Omit<PoolOptions, 'tls' | 'lookup'>
   readonly tls?: ConnectionOptions | undefined
   /** Where its addresses have to be, for one that somebody has registered. */
@@ -48,6 +51,7 @@ export class Service {
   /** Whose turn it is, for routes that say nothing else. */
   readonly balancer: Balancer
   readonly #clock: Clock
+  #list: readonly InstanceConfig[]
   #instances: readonly Instance[]
   /** Those that may be asked, until one of the others may be again. The same list until something changes. */
   #candidates: readonly Instance[]
@@ -58,6 +62,7 @@ export class Service {
     this.config = config
     this.balancer = createBalancer(config.balancer ?? DEFAULT_BALANCER, random)
     this.#clock = clock
+    this.#list = config.instances
     this.#instances = config.instances.map(instance => new Instance(instance, config, clock))
     this.#candidates = weighty(this.#instances)
     this.budget = new RetryBudget(clock)
@@ -68,12 +73,18 @@ export class Service {
     return this.#instances
   }
 
+  /** Its instances, as they were given last. */
+  get list(): readonly InstanceConfig[] {
+    return this.#list
+  }
+
   /**
    * Takes a whole new list of instances. Those of the same id and URL stay what they are, connections and all; those that
    * are gone get no more requests, and what is under way at them ends in peace.
    */
   update(list: readonly InstanceConfig[]): void {
     const staying = new Map(this.#instances.map(instance => [`${instance.id} ${instance.url.href}`, instance]))
+    this.#list = list
     this.#instances = list.map(config => {
       const key = `${config.id} ${new URL(config.url).href}`
       const instance = staying.get(key) ?? new Instance(config, this.config, this.#clock)

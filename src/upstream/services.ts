@@ -1,40 +1,44 @@
 import { createHash } from 'node:crypto'
+import type { Watches } from '../discovery/watches.ts'
 import type { Leases } from '../runtime/leases.ts'
 import { Service, type ServiceConfig, type Surroundings } from './service.ts'
 
 /**
  * The services that generations reach, by name. One is the same for all generations that configure it alike, whatever they
- * say of its instances: those are news to it, not another service.
+ * say of its instances, or of how these are found: those are news to it, not another service.
  */
 export class Services {
   readonly #leases: Leases
-  readonly #surroundings: Surroundings
+  readonly #surroundings: Surroundings & { readonly watches: Watches }
   readonly #byName = new Map<string, Service>()
 
-  constructor(leases: Leases, surroundings: Surroundings) {
+  constructor(leases: Leases, surroundings: Surroundings & { readonly watches: Watches }) {
     this.#leases = leases
     this.#surroundings = surroundings
   }
 
   /** The service of this configuration. @param onLease gets the key of the lease that gives it back */
   acquire(config: ServiceConfig, onLease: (key: string) => void): Service {
-    const { instances: _, ...rest } = config
+    const { instances: _, discovery: __, ...rest } = config
     const key = `service:${config.name}:${createHash('sha256').update(JSON.stringify(rest)).digest('hex')}`
     onLease(key)
     return this.#leases.acquire(
       key,
       () => new Service(config, this.#surroundings),
       service => {
-        if (this.#byName.get(service.name) === service) this.#byName.delete(service.name)
+        if (this.#byName.get(service.name) === service) {
+          this.#byName.delete(service.name)
+          this.#surroundings.watches.leave(service.name)
+        }
         service.close()
       }
     )
   }
 
   /** The configuration that has acquired `service` is in charge now. */
-  enter(service: Service, { instances }: ServiceConfig): void {
+  enter(service: Service, config: ServiceConfig): void {
     this.#byName.set(service.name, service)
-    service.update(instances)
+    this.#surroundings.watches.enter(service, config)
   }
 
   /** The one that is served by now; undefined if no route leads to one of this name. */

@@ -68,7 +68,7 @@ t.test('C-14 an address alone is one instance; both, or none, is a problem', asy
     }),
     [
       { line: 2, key: 'services.a.url', message: /beside "instances"/ },
-      { line: 3, key: 'services.b', message: /needs "url" or "instances"/ },
+      { line: 3, key: 'services.b', message: /needs "url", "instances" or "discovery"/ },
       { line: 4, key: 'services.c.instances[1]', message: /"x" is taken already/ },
       { line: 5, key: 'services.d.url', message: /credentials/ },
       { line: 6, key: 'services.e.url', message: /query/ }
