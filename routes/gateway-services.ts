@@ -6,6 +6,7 @@ import { servicesOf } from '../src/releases/settings.ts'
 import { compareRoutes } from '../src/routing/table.ts'
 import { oneOf, Type } from '../src/schema.ts'
 import { DEFAULT_BALANCER } from '../src/upstream/balancing-settings.ts'
+import { BREAKER, breakerDetails } from './breaker-details.ts'
 import { guardOwnEndpoints } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
 import { listing, listOf, type Page, pageQuery, rangeOf } from './listing.ts'
@@ -39,7 +40,8 @@ const serviceDetails = Type.Object({
   health_check: block('How they are asked how they are.'),
   timeout_config: block('`timeouts`, if it has its own.'),
   retry_config: block('`retry`, if it has its own.'),
-  circuit_breaker: block('`circuit_breaker`, if it has its own.')
+  circuit_breaker: block('`circuit_breaker`, if it has its own.'),
+  circuit_breakers: Type.Array(BREAKER, { description: 'Those that stand before it, and how they are.' })
 })
 
 const routingRule = Type.Object({
@@ -153,7 +155,11 @@ const gatewayServices: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snap
       health_check: snapshot.healthChecks.get(name) ?? null,
       timeout_config: settings.timeouts ?? null,
       retry_config: settings.retry ?? null,
-      circuit_breaker: settings.circuit_breaker ?? null
+      circuit_breaker: settings.circuit_breaker ?? null,
+      circuit_breakers: runtime.breakers
+        .all()
+        .filter(breaker => breaker.service === name)
+        .map(breaker => breakerDetails(breaker, runtime))
     }
   }
 }

@@ -13,6 +13,7 @@ import apiKeys from './api-keys.ts'
 import audit from './audit.ts'
 import auth from './auth.ts'
 import batch from './batch.ts'
+import circuitBreakers from './circuit-breakers.ts'
 import docs from './docs.ts'
 import external from './external.ts'
 import gateway from './gateway.ts'
@@ -61,6 +62,7 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
   if (paths.gateway !== false) {
     await app.register(gateway, { ...options, prefix: paths.gateway })
     await app.register(gatewayServices, { ...options, prefix: paths.gateway })
+    await app.register(circuitBreakers, { ...options, prefix: paths.gateway })
   }
   if (paths.admin !== false) {
     await app.register(admin, { ...options, prefix: paths.admin })

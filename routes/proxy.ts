@@ -73,8 +73,13 @@ export async function mountRoutes(
     targets.set(name, target)
     return target
   }
+  const guarded = (route: RouteConfig, name: string): Target => {
+    const use = route.breaker ?? snapshot.breakers.get(name)
+    if (!use) return targetOf(name)
+    return { ...targetOf(name), breakers: runtime.breakers.acquire(use, { service: name, route: route.id }, onLease) }
+  }
   const enabled = snapshot.routes.filter(route => route.enabled)
-  const routes = enabled.map((config, i) => compileRoute(config, `/ ${i}`, targetOf, runtime))
+  const routes = enabled.map((config, i) => compileRoute(config, `/ ${i}`, name => guarded(config, name), runtime))
   const stretches = new Stretches(runtime.clock)
   for (let start = 0; start < routes.length; start += GROUP) {
     await app.register(async group => {
@@ -135,6 +140,7 @@ function compileTarget(config: ServiceConfig, runtime: Runtime, onLease: (key: s
   return {
     service,
     balancer: service.balancer,
+    breakers: undefined,
     series: runtime.metrics.service(config.name),
     logFields: `,"service":${quote(config.name)}`
   }

@@ -122,6 +122,7 @@ export class Generation {
   takeOver(): void {
     for (const { service } of this.#targets)
       this.#runtime.services.enter(service, this.snapshot.services.get(service.name) as ServiceConfig)
+    this.#runtime.breakers.follow()
   }
 
   /** Decides where a request belongs and hands it to Fastify. */

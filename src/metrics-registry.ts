@@ -3,6 +3,7 @@ import type {} from 'fastify-metrics'
 import { overloadFamilies } from './overload/metrics.ts'
 import type { Runtime } from './runtime/runtime.ts'
 import type { Family } from './telemetry/metrics.ts'
+import { breakerFamilies } from './upstream/breaker-metrics.ts'
 
 type Registry = FastifyInstance['metrics']['client']['register']
 
@@ -27,7 +28,7 @@ async function createRegistry(runtime: Runtime): Promise<Registry> {
   await app.register(metrics.default, { endpoint: null, routeMetrics: { enabled: false }, clearRegisterOnInit: true })
   await app.ready()
   const { register } = app.metrics.client
-  for (const family of [...runtime.metrics.families(), ...overloadFamilies(runtime)])
+  for (const family of [...runtime.metrics.families(), ...overloadFamilies(runtime), ...breakerFamilies(runtime)])
     register.registerMetric(family as Family as never)
   return register
 }

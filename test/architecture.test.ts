@@ -23,7 +23,8 @@ const SHARED_BY_ROUTES = new Set([
   'routes/operation.ts',
   'routes/listing.ts',
   'routes/preconditions.ts',
-  'routes/service-health.ts'
+  'routes/service-health.ts',
+  'routes/breaker-details.ts'
 ])
 
 interface Rule {

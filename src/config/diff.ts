@@ -59,7 +59,8 @@ function changedParts(before: RouteConfig, after: RouteConfig): string[] {
     ['enabled', 'enabled'],
     ['websocket', 'websocket'],
     ['priority', 'priority'],
-    ['retry', 'retry']
+    ['retry', 'retry'],
+    ['circuit_breaker', 'breaker']
   ]
   return [...concerns, ...plain.filter(([, key]) => !same(before[key], after[key])).map(([name]) => name)]
 }

@@ -30,6 +30,7 @@ import { http, tls } from '../runtime/node.ts'
 import { Stretches } from '../runtime/stretches.ts'
 import { type TObject, Type } from '../schema.ts'
 import { type BalancerConfig, type BalancerKeys, balancerOf, balancerTrouble } from '../upstream/balancing-settings.ts'
+import { type BreakerSettings, type BreakerUse, breakerTrouble, breakerUse } from '../upstream/breaker-settings.ts'
 import type { HealthCheckConfig } from '../upstream/health.ts'
 import type { InstanceConfig } from '../upstream/instance.ts'
 import { type Failure, IDEMPOTENT, type RetryPolicy } from '../upstream/retry.ts'
@@ -214,6 +215,7 @@ type Block = Record<string, unknown> &
     timeout?: number
     timeouts?: false | { connect?: number; first_byte?: number; write?: number; idle?: number; total?: number }
     retry?: RetrySettings
+    circuit_breaker?: BreakerSettings
     concurrency?: ConcurrencySettings
     plugins?: Record<string, unknown>
   }
@@ -227,7 +229,7 @@ const TIMEOUT_MS = 30_000
 /** What of a route says where its requests go. */
 const DESTINATIONS = ['service', 'target', 'split', 'experiment'] as const
 /** Concerns that `enabled: false` switches off (CFG-04): what is left is a plain proxy. */
-const OPTIONAL_CONCERNS = new Set(['rate_limit', 'cache', 'transform', 'circuit_breaker'])
+const OPTIONAL_CONCERNS = new Set(['rate_limit', 'cache', 'transform'])
 
 class Normaliser {
   readonly #source: SourceDocument
@@ -301,6 +303,7 @@ class Normaliser {
       batch,
       services: this.#services,
       healthChecks: this.#healthChecks(),
+      breakers: this.#breakers(),
       routes: this.#routes.map(({ route }) => route),
       defaults: this.#concerns([[this.#settled.defaults, 'defaults', ['defaults']]]),
       plugins,
@@ -493,6 +496,37 @@ class Normaliser {
     })
   }
 
+  /** Of services, which take what the defaults say unless they say otherwise. */
+  #breakers(): Map<string, BreakerUse> {
+    const { services, defaults, enabled } = this.#settled
+    this.#checkBreaker(defaults, ['defaults'])
+    const found = new Map<string, BreakerUse>()
+    for (const [name, service] of Object.entries(services)) {
+      this.#checkBreaker(service, ['services', name])
+      const use = enabled ? breakerUse(service.circuit_breaker ?? defaults.circuit_breaker, false) : undefined
+      if (use !== undefined) found.set(name, use)
+    }
+    return found
+  }
+
+  #routeBreaker(settings: Block, path: Path): BreakerUse | false | undefined {
+    if (settings.circuit_breaker === undefined || !this.#settled.enabled) return undefined
+    this.#checkBreaker(settings, path)
+    return breakerUse(settings.circuit_breaker, true) ?? false
+  }
+
+  #checkBreaker({ circuit_breaker: settings }: Block, path: Path): void {
+    const at: Path = [...path, 'circuit_breaker']
+    for (const [key, message] of breakerTrouble(settings)) this.#problems.add([...at, key], message)
+    for (const [i, name] of (settings || undefined)?.depends_on.entries() ?? []) {
+      if (!(name in this.#settled.services))
+        this.#problems.add(
+          [...at, 'depends_on', i],
+          `there is no service "${name}"${suggestion(name, Object.keys(this.#settled.services))}`
+        )
+    }
+  }
+
   #healthChecks(): Map<string, HealthCheckConfig> {
     return new Map(
       [...this.#services.keys()].map(name => {
@@ -664,7 +698,7 @@ class Normaliser {
     path: Path
   ): Pick<
     RouteConfig,
-    'timeoutMs' | 'firstByteMs' | 'writeMs' | 'totalMs' | 'retry' | 'balancer' | 'concerns' | 'off'
+    'timeoutMs' | 'firstByteMs' | 'writeMs' | 'totalMs' | 'retry' | 'breaker' | 'balancer' | 'concerns' | 'off'
   > {
     const service: Block = this.#settled.services[serviceName] ?? {}
     const { defaults } = this.#settled
@@ -688,6 +722,7 @@ class Normaliser {
       totalMs: timeouts.total ?? 0,
       retry: retryPolicy(settings.retry ?? service.retry ?? defaults.retry),
       balancer: this.#balancer(settings, path),
+      breaker: this.#routeBreaker(settings, path),
       concerns: this.#concerns(levels),
       off: this.#switchedOff(levels)
     }
@@ -1059,7 +1094,7 @@ function noNetwork(entry: string): string {
 /** In milliseconds. */
 const LEAST_KEPT = { audit: 30 * 86_400_000, minutes: 6 * 3_600_000 }
 
-const NOT_YET = ['circuit_breaker', 'health_check_interval']
+const NOT_YET = ['health_check_interval']
 
 /** The paths that the gateway keeps for itself, with the setting that moves them. */
 export function reservedPatterns({

@@ -4,6 +4,7 @@ import { concurrency } from '../overload/settings.ts'
 import { releases } from '../releases/settings.ts'
 import { duration, listOf, oneOf, type Static, size, type TObject, type TSchema, Type } from '../schema.ts'
 import { loadBalancer, loadBalancerType } from '../upstream/balancing-settings.ts'
+import { circuitBreaker } from '../upstream/breaker-settings.ts'
 
 /**
  * The configuration document, but for the concerns, which bring their own schemas. Every key has a description and, unless
@@ -527,18 +528,6 @@ export const retry = Type.Union(
     description:
       'Tries after a failure. A number is that many, with the rest as is. Retries never exceed about 15 % of a service’s requests.'
   }
-)
-
-const circuitBreaker = Type.Union(
-  [
-    Type.Literal(false),
-    Type.Object({
-      failure_threshold: Type.Integer({ description: 'Failures in a row that open it.', default: 5, minimum: 1 }),
-      recovery_timeout: duration({ description: 'How long it stays open.', default: '60s' }),
-      success_threshold: Type.Integer({ description: 'Successes that close it again.', default: 3, minimum: 1 })
-    })
-  ],
-  { description: 'Not in effect yet.' }
 )
 
 /** Keys that may stand under `defaults`, a service or a route, besides the policies. */

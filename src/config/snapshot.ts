@@ -3,6 +3,7 @@ import type { RateLimitsSettings } from '../limits/settings.ts'
 import type { Release } from '../releases/settings.ts'
 import type { RouteMatch } from '../routing/table.ts'
 import type { BalancerConfig } from '../upstream/balancing-settings.ts'
+import type { BreakerUse } from '../upstream/breaker-settings.ts'
 import type { HealthCheckConfig } from '../upstream/health.ts'
 import type { RetryPolicy } from '../upstream/retry.ts'
 import type { ServiceConfig } from '../upstream/service.ts'
@@ -50,6 +51,8 @@ export interface RouteConfig extends RouteMatch {
   readonly retry: RetryPolicy
   /** Which instance is asked, if it says so itself. */
   readonly balancer: BalancerConfig | undefined
+  /** What it says itself of circuit breakers, which goes before what its service says; false for none. */
+  readonly breaker: BreakerUse | false | undefined
   readonly concerns: Readonly<Record<string, ConcernConfig>>
   /** Concerns that somebody has switched off with `false`. */
   readonly off: readonly string[]
@@ -80,6 +83,8 @@ export interface Snapshot {
   readonly services: ReadonlyMap<string, ServiceConfig>
   /** How services are asked whether they are well, by name. */
   readonly healthChecks: ReadonlyMap<string, HealthCheckConfig>
+  /** Circuit breakers of services, for routes that say nothing themselves, by the service's name. */
+  readonly breakers: ReadonlyMap<string, BreakerUse>
   readonly routes: readonly RouteConfig[]
   /** Concerns under `defaults`, for requests that belong to no route. */
   readonly defaults: Readonly<Record<string, ConcernConfig>>

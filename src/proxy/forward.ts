@@ -6,6 +6,8 @@ import { type Guest, Place } from '../overload/bulkhead.ts'
 import { serviceBusy } from '../overload/refusal.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { RequestMetrics } from '../telemetry/metrics.ts'
+import { type Admission, admit, breakerOpen } from '../upstream/admission.ts'
+import type { Breaker, Permit } from '../upstream/breaker.ts'
 import { Deadline, type Deadlines } from '../upstream/deadline.ts'
 import type { Instance } from '../upstream/instance.ts'
 import type { Connection } from '../upstream/pool.ts'
@@ -139,9 +141,13 @@ class Forwarding implements Guest {
   /** @param afresh on a connection that nobody has used before. */
   #try(afresh = false): void {
     const { exchange, route, context } = this
-    const instance = this.target.service.pick(this.target.balancer, exchange, this.#instance)
+    const { service, balancer, breakers } = this.target
+    const admission =
+      breakers === undefined ? undefined : admit(this.target, breakers, exchange, context.clock, this.#instance)
+    const instance = breakers === undefined ? service.pick(balancer, exchange, this.#instance) : admission?.instance
     if (instance === undefined)
       return this.#give(refuse('service_unavailable', { reason: 'no_target', headers: ['retry-after', '1'] }))
+    if (admission?.permit === 0) return this.#give(breakerOpen(admission.breaker))
     this.#instance = instance
     exchange.instance = instance.id
     exchange.attempts++
@@ -151,7 +157,7 @@ class Forwarding implements Guest {
         context.deadlines.set(this.#writeDeadline, route.writeMs)
       }
     } else this.#expectHead()
-    this.#attempt = new Attempt(this, instance)
+    this.#attempt = new Attempt(this, instance, admission)
     try {
       instance.pool.acquire(this.#attempt, afresh)
     } catch (error) {
@@ -232,10 +238,12 @@ class Forwarding implements Guest {
     if (body?.clientGone) return this.#end()
     // What cannot even be put into words has not been tried.
     if (isUnspeakable(error)) return this.#give(refuse('bad_request', { reason: describe(error) }))
+    const stale = stage === 'reset' && attempt.reused && !this.#replaced && !this.answered
+    // That a kept connection is closed some time says nothing about how the service is.
+    attempt.judge(stale ? undefined : false)
     this.#failedAt(attempt, stage, describe(error))
     if (this.answered) return this.#cut()
 
-    const stale = stage === 'reset' && attempt.reused && !this.#replaced
     if (!this.#triesAgain(attempt.sent ? 'reset' : 'connect', stale)) this.#give(refusalOf(stage, error))
   }
 
@@ -285,13 +293,17 @@ class Forwarding implements Guest {
   expired(deadline: Deadline): void {
     if (this.over) return
     if (this.answered) {
-      this.exchange.reason = deadline === this.#stall ? 'the client does not read' : 'total timeout'
+      const unread = deadline === this.#stall
+      this.exchange.reason = unread ? 'the client does not read' : 'total timeout'
+      if (!unread) this.#attempt?.judge(false)
       return this.#cut()
     }
     if (this.#place?.state === 'waiting') return this.#place.expired()
     if (deadline === this.#deadline && this.#stillUploads()) return
     const attempt = this.#attempt
     const stage = this.#lateStage(attempt)
+    // That all connections are in use is no failure; those who have them will say how the service is.
+    if (stage !== undefined && stage !== 'pool') attempt?.judge(false)
     this.#attempt = undefined
     attempt?.cancel()
     if (stage === undefined) {
@@ -373,14 +385,21 @@ class Attempt {
   reused = false
   /** The request may have reached the service. */
   sent = false
+  readonly #breaker: Breaker | undefined
+  /** What its breaker has not been told the end of; 0 if nothing. */
+  #permit: Permit = 0
   /** The whole body, when it came in one piece. */
   #whole: Buffer | undefined
   #flushed = false
   #listensForDrain = false
 
-  constructor(forwarding: Forwarding, instance: Instance) {
+  constructor(forwarding: Forwarding, instance: Instance, admission: Admission | undefined) {
     this.#forwarding = forwarding
     this.instance = instance
+    if (admission !== undefined) {
+      this.#breaker = admission.breaker
+      this.#permit = admission.permit
+    }
     this.#startedAt = forwarding.context.clock.monotonic()
     instance.active++
   }
@@ -400,9 +419,24 @@ class Attempt {
     connection.client.dispatch(this.#forwarding.options(this.instance), this as unknown as Dispatcher.DispatchHandler)
   }
 
-  /** Ends the try without a word to anybody. */
+  /**
+   * Tells the breaker, if there is one, what the try has come to; only the first word counts.
+   * @param well undefined if nobody can say: its client has gone, or nothing was sent
+   */
+  judge(well: boolean | undefined, ms = this.elapsedMs): void {
+    const permit = this.#permit
+    const breaker = this.#breaker
+    if (breaker === undefined || permit === 0) return
+    this.#permit = 0
+    if (well === undefined) breaker.left(permit, ms)
+    else if (well) breaker.succeeded(permit, ms)
+    else breaker.failed(permit, ms)
+  }
+
+  /** Ends the try without a word to anybody but the breaker. */
   cancel(): void {
     if (this.#over) return
+    this.judge(undefined)
     this.#end()
     if (this.#connection === undefined) this.instance.pool.forget(this)
     // Not undici's own `abort`, which opens another connection for the request that it has just given up.
@@ -423,6 +457,11 @@ class Attempt {
     const { exchange } = forwarding
     exchange.upstreamMs = this.elapsedMs
     forwarding.target.service.tried(this.instance, status, undefined, exchange.upstreamMs)
+    const breaker = this.#breaker
+    if (breaker !== undefined) {
+      if (breaker.isFailure(status)) this.judge(false, exchange.upstreamMs)
+      else breaker.answering(this.#permit)
+    }
     if (!forwarding.accepts(status)) return true
     // An early answer: the rest of the upload is of no use to anybody (RFC 9112 section 9.5).
     if (exchange.uploading) exchange.endConnection()
@@ -468,6 +507,7 @@ class Attempt {
     this.#end()
     this.instance.pool.release(connection)
     const { exchange } = this.#forwarding
+    this.judge(true, exchange.upstreamMs)
     if (trailers.length > 0 && exchange.acceptsTrailers) addTrailers(exchange, trailers)
     if (this.#whole === undefined) exchange.response.end()
     else if (this.#whole.length > ONE_STRING_BYTES) exchange.response.end(this.#whole)
@@ -481,6 +521,8 @@ class Attempt {
     this.#end()
     if (this.#connection !== undefined) this.instance.pool.discard(this.#connection)
     this.#forwarding.failed(this, stageOf(error, this), error)
+    // Whoever was to blame, if nobody has said so by now.
+    this.judge(undefined)
   }
 
   #end(): void {

@@ -4,6 +4,7 @@ import { refuse } from '../errors.ts'
 import { type Guest, Place } from '../overload/bulkhead.ts'
 import { serviceBusy } from '../overload/refusal.ts'
 import { http, https } from '../runtime/node.ts'
+import { type Admission, admit, breakerOpen } from '../upstream/admission.ts'
 import { Deadline } from '../upstream/deadline.ts'
 import type { Instance } from '../upstream/instance.ts'
 import type { Target } from '../upstream/target.ts'
@@ -50,6 +51,8 @@ class Handshake implements Guest {
   readonly #context: ForwardContext
   readonly #target: Target
   #instance: Instance | undefined
+  /** What the breaker has let through and not been told the end of. */
+  #admission: Admission | undefined
   #request: ClientRequest | undefined
   #timer: NodeJS.Timeout | undefined
   #startedAt = 0
@@ -100,8 +103,20 @@ class Handshake implements Guest {
   #failedAt(stage: Stage): void {
     const { series, service } = this.#target
     series.failed(stage)
+    this.#judge(false)
     if (this.#instance !== undefined)
       service.tried(this.#instance, 0, stage, this.#context.clock.monotonic() - this.#startedAt)
+  }
+
+  /** Tells the breaker, if there is one, what the try has come to; undefined if nobody can say. */
+  #judge(well: boolean | undefined): void {
+    if (this.#admission === undefined) return
+    const { breaker, permit } = this.#admission
+    this.#admission = undefined
+    const ms = this.#context.clock.monotonic() - this.#startedAt
+    if (well === undefined) breaker.left(permit, ms)
+    else if (well) breaker.succeeded(permit, ms)
+    else breaker.failed(permit, ms)
   }
 
   #onEarly = (chunk: Buffer): void => {
@@ -115,9 +130,16 @@ class Handshake implements Guest {
   }
 
   #try(): void {
-    const instance = this.#target.service.pick(this.#target.balancer, this.#exchange, this.#instance)
+    const { service, balancer, breakers } = this.#target
+    const { clock } = this.#context
+    this.#admission =
+      breakers === undefined ? undefined : admit(this.#target, breakers, this.#exchange, clock, this.#instance)
+    const instance =
+      breakers === undefined ? service.pick(balancer, this.#exchange, this.#instance) : this.#admission?.instance
     if (instance === undefined)
       return this.#give(refuse('service_unavailable', { reason: 'no_target', headers: ['retry-after', '1'] }))
+    if (this.#admission?.permit === 0) return this.#give(breakerOpen(this.#admission.breaker))
+    if (this.#instance !== undefined) this.#instance.active--
     this.#instance = instance
     instance.active++
     const exchange = this.#exchange
@@ -161,10 +183,7 @@ class Handshake implements Guest {
       if (this.#over || request !== this.#request) return
       const failed = error.code?.startsWith('HPE_') ? 'protocol' : stage
       this.#failedAt(failed)
-      if (stage !== 'reset' && this.#target.service.hasOther(instance)) {
-        instance.active--
-        return this.#try()
-      }
+      if (stage !== 'reset' && this.#target.service.hasOther(instance)) return this.#try()
       this.#give(refusalOf(failed, error))
     })
     request.end()
@@ -188,6 +207,7 @@ class Handshake implements Guest {
     client.off('data', this.#onEarly).off('end', this.#onLeft)
     exchange.upstreamMs = this.#context.clock.monotonic() - this.#startedAt
     this.#target.service.tried(this.#instance as Instance, 101, undefined, exchange.upstreamMs)
+    this.#judge(true)
     exchange.reply?.hijack()
     exchange.response.statusCode = 101
     exchange.tunnelled = true
@@ -210,6 +230,7 @@ class Handshake implements Guest {
     exchange.response.shouldKeepAlive = false
     const status = response.statusCode as number
     this.#target.service.tried(this.#instance as Instance, status, undefined, exchange.upstreamMs)
+    this.#judge(this.#admission?.breaker.isFailure(status) !== true)
     exchange.response.writeHead(status, answerFields(exchange, status, rawFields(response)))
     exchange.onGone = { gone: () => response.destroy() }
     const { idleTimeoutMs } = this.#target.service.config.pool
@@ -227,6 +248,7 @@ class Handshake implements Guest {
   #give(error: Error): void {
     if (this.#over) return
     const request = this.#request
+    this.#judge(undefined)
     this.#end()
     request?.destroy()
     this.#exchange.reply?.send(error)
@@ -241,6 +263,7 @@ class Handshake implements Guest {
 
   gone(): void {
     if (this.#over) return
+    this.#judge(undefined)
     this.#end()
     this.#request?.destroy()
   }

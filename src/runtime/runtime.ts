@@ -12,6 +12,7 @@ import type { Log, LogSink } from '../telemetry/log.ts'
 import { RequestMetrics } from '../telemetry/metrics.ts'
 import { createRequestIds } from '../telemetry/request-id.ts'
 import { Recorder } from '../traffic/recorder.ts'
+import { Breakers } from '../upstream/breakers.ts'
 import { Deadlines } from '../upstream/deadline.ts'
 import { HealthChecks } from '../upstream/health.ts'
 import { Services } from '../upstream/services.ts'
@@ -48,6 +49,7 @@ export class Runtime {
   readonly watches: Watches
   /** Where requests go. */
   readonly services: Services
+  readonly breakers: Breakers
   readonly deadlines: Deadlines
   readonly metrics: RequestMetrics
   readonly revocations: Revocations
@@ -94,6 +96,7 @@ export class Runtime {
     this.health = new HealthChecks(this.clock, this.pseudonym)
     this.startedAt = this.clock.now()
     const { store, database, node } = this
+    this.breakers = new Breakers({ clock, random, leases, log, store, node })
     const dropped = this.metrics.recordsDropped
     if (database !== undefined) this.recorder = new Recorder({ database, store, clock, random, log, node, dropped })
     if (store.kind !== 'memory') this.dependencies.add({ name: store.kind, check: () => store.check() })
@@ -103,6 +106,7 @@ export class Runtime {
   async close(): Promise<void> {
     this.deadlines.stop()
     this.watches.close()
+    this.breakers.close()
     await this.recorder?.close()
     await this.store.close()
     await this.storedKeys?.close()
