@@ -23,7 +23,9 @@ export default fp<{ runtime: Runtime }>(
       request.exchange = exchange
       request.log = new RequestLog(runtime.log, exchange.id)
       exchange.reply = reply
-      const pattern = exchange.route?.pattern
+      const { route } = exchange
+      if (route?.varies !== undefined) exchange.blocks.push(route.varies)
+      const pattern = route?.pattern
       if (pattern?.hasParameters) request.params = parametersOf(pattern, exchange.path)
       done()
     })

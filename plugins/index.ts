@@ -6,6 +6,7 @@ import bodyLimit from './body-limit.ts'
 import conditions from './conditions.ts'
 import context from './context.ts'
 import cors from './cors.ts'
+import deprecated from './deprecated.ts'
 import { errorFormat, errors } from './errors.ts'
 import ipFilter from './ip-filter.ts'
 import rateLimit, { preLimit } from './rate-limit.ts'
@@ -32,6 +33,7 @@ export const order: readonly Concern[] = [
   policy(ipFilter),
   policy(securityHeaders),
   policy(cors),
+  policy(deprecated),
   policy(preLimit),
   { name: 'jwt', plugin: jwt },
   policy(authenticate),

@@ -4,9 +4,11 @@ import type { RewriteConfig, RouteConfig, Snapshot } from '../src/config/snapsho
 import type { PolicyUse } from '../src/policy.ts'
 import type { Exchange } from '../src/proxy/exchange.ts'
 import { type ForwardContext, forward } from '../src/proxy/forward.ts'
+import { HeaderBlock } from '../src/proxy/headers.ts'
 import type { Route } from '../src/proxy/route.ts'
 import { type Tunnel, tunnel } from '../src/proxy/tunnel.ts'
 import { compileRelease } from '../src/releases/release.ts'
+import { withSegment } from '../src/releases/versions.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import { Stretches } from '../src/runtime/stretches.ts'
 import { quote } from '../src/telemetry/access-log.ts'
@@ -79,7 +81,9 @@ export async function mountRoutes(
     return { ...targetOf(name), breakers: runtime.breakers.acquire(use, { service: name, route: route.id }, onLease) }
   }
   const enabled = snapshot.routes.filter(route => route.enabled)
-  const routes = enabled.map((config, i) => compileRoute(config, `/ ${i}`, name => guarded(config, name), runtime))
+  const routes = enabled.map((config, i) =>
+    compileRoute(config, `/ ${i}`, name => guarded(config, name), { snapshot, runtime })
+  )
   const stretches = new Stretches(runtime.clock)
   for (let start = 0; start < routes.length; start += GROUP) {
     await app.register(async group => {
@@ -150,7 +154,7 @@ function compileRoute(
   config: RouteConfig,
   slot: string,
   targetOf: (name: string) => Target,
-  { metrics, random }: Runtime
+  { snapshot, runtime: { metrics, random } }: Pick<MountOptions, 'snapshot' | 'runtime'>
 ): Route {
   const authentication = config.concerns.authentication?.options as
     | { forward_credentials?: boolean }
@@ -168,10 +172,28 @@ function compileRoute(
     choose: config.release === undefined ? undefined : compileRelease(config.release, own, random),
     metrics: metrics.endpoint(config.label),
     logFields: `,"route":${quote(config.id)}`,
-    rewrite: config.rewrite === undefined ? undefined : compileRewrite(config.rewrite, config),
+    rewrite: compilePath(config),
+    varies: config.version !== undefined && snapshot.versioning.vendor !== undefined ? VARIES : undefined,
     answersPreflights: config.concerns.cors !== undefined,
     maxBodyBytes: (config.concerns.body_limit?.options as number | undefined) ?? 0,
     forwardCredentials: typeof authentication === 'object' && authentication.forward_credentials === true
+  }
+}
+
+/** Answers depend on the media type, where that says the version. */
+const VARIES = new HeaderBlock(['vary', 'accept'])
+
+/** The function that makes the path to send, version and all; undefined when it is the one that came. */
+function compilePath({
+  rewrite,
+  segment,
+  pattern
+}: RouteConfig): ((exchange: Pick<Exchange, 'path'>) => string) | undefined {
+  if (segment === undefined) return rewrite === undefined ? undefined : compileRewrite(rewrite, { pattern })
+  const send = rewrite === undefined ? undefined : compileRewrite(rewrite, { pattern: segment.whole })
+  return exchange => {
+    const path = withSegment(exchange.path, segment)
+    return send === undefined ? path : send({ path })
   }
 }
 

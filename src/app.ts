@@ -15,6 +15,7 @@ import { CLOSE, type Tunnel } from './proxy/tunnel.ts'
 import type { Registry } from './registry/registry.ts'
 import { parsePattern } from './routing/pattern.ts'
 import { type RouteMatch, RouteTable } from './routing/table.ts'
+import { type Versioning, versionName } from './routing/version.ts'
 import { http } from './runtime/node.ts'
 import type { Runtime } from './runtime/runtime.ts'
 import { within } from './runtime/within.ts'
@@ -158,6 +159,12 @@ export class Generation {
   }
 
   #refusalOf(exchange: Exchange): GatewayError {
+    const versions = this.table.versionsFor(exchange)
+    if (versions.length > 0)
+      return refuse('unsupported_version', {
+        details: `Versions that there are: ${versions.join(', ')}.`,
+        ...(this.snapshot.versioning.vendor !== undefined && { headers: ['vary', 'accept'] })
+      })
     const allowed = this.table.allowedMethods(exchange)
     if (allowed.length === 0) return refuse('not_found', { reason: 'no_route' })
     return refuse('method_not_allowed', { headers: ['allow', allowed.join(', ')] })
@@ -305,13 +312,18 @@ export async function createGeneration(snapshot: Snapshot, build: Build): Promis
     const { routes, targets } = await mountRoutes(app, { snapshot, runtime, tunnels, onLease: key => leases.push(key) })
     await app.ready()
     if (problems.length > 0) throw new ConfigError(problems)
-    const table = new RouteTable<Destination>([...routes, ...own()])
+    const table = new RouteTable<Destination>([...routes, ...own()], versioningOf(snapshot))
     return new Generation(snapshot, app, table, runtime, tunnels, targets, leases)
   } catch (error) {
     if (app !== undefined) await closeApp(app, runtime)
     for (const key of leases) runtime.leases.release(key)
     throw error
   }
+}
+
+function versioningOf({ versioning }: Snapshot): Versioning {
+  const { default: fallback } = versioning
+  return { ...versioning, default: fallback === undefined ? undefined : versionName(fallback) }
 }
 
 /** Series last as long as any generation has what they are about: names that come and go do not pile up. */

@@ -32,6 +32,7 @@ export const CATALOGUE = {
     proxyStatus: 'http_request_error'
   },
   conflict: { status: 409, message: 'The request conflicts with the present state.' },
+  gone: { status: 410, message: 'It is not there any more.' },
   precondition_failed: { status: 412, message: 'It has been changed meanwhile.' },
   payload_too_large: { status: 413, message: 'The request body is too large.', proxyStatus: 'http_request_error' },
   uri_too_long: { status: 414, message: 'The request target is too long.', proxyStatus: 'http_request_error' },

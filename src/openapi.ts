@@ -4,6 +4,7 @@ import type { FastifyInstance, FastifySchema, RouteOptions } from 'fastify'
 import type { GatewaySettings } from './config/schema.ts'
 import { CATALOGUE, type ErrorCode } from './errors.ts'
 import type { RegisteredService } from './registry/service.ts'
+import { apiVersion } from './releases/versions.ts'
 import type { TSchema } from './schema.ts'
 
 /**
@@ -349,8 +350,6 @@ function finish(document: Document['openapiObject']): object {
 
 /** What the gateway itself may answer to a request that belongs to a service. */
 const ON_THE_WAY = [404, 413, 429, 502, 503, 504]
-/** Where endpoints of services are served (REG-25). */
-const ENDPOINTS = '/api/v1'
 const OPENAPI_METHODS = new Set(['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'trace'])
 
 /**
@@ -362,7 +361,7 @@ export function openApiOfService(service: RegisteredService): object {
   for (const endpoint of service.endpoints) {
     const method = endpoint.method.toLowerCase()
     if (!OPENAPI_METHODS.has(method)) continue
-    const { path, names } = templateOf(`${ENDPOINTS}${endpoint.path}`)
+    const { path, names } = templateOf(`/api/${apiVersion(endpoint.version ?? undefined) ?? 'v1'}${endpoint.path}`)
     const statuses = endpoint.public ? ON_THE_WAY : [401, 403, ...ON_THE_WAY]
     const refused = statuses.map(status => [status, { $ref: `#/components/responses/Error${status}` }])
     paths[path] ??= {}

@@ -20,6 +20,7 @@ t.test('C-20 concerns see a request in this order', async t => {
       'policy ip_filter',
       'policy security_headers',
       'policy cors',
+      'policy deprecated',
       'policy pre_limit',
       'plugin jwt',
       'policy authentication',

@@ -154,9 +154,9 @@ function enterDoor(exchange: Exchange, { server }: Snapshot): void {
   if (!/^100-continue$/i.test(exchange.header('expect') ?? '100-continue')) throw expectationFailed()
 }
 
-function notFound({ statusCode, code, reason, headers = [] }: GatewayError): string {
+function notFound({ statusCode, code, reason, details, headers = [] }: GatewayError): string {
   const why = { no_route: NO_ROUTE, another_door: 'belongs to the administration’s own listener' }
-  return `${statusCode} ${code}: ${why[reason as keyof typeof why] ?? `only ${headers[1]}`}`
+  return `${statusCode} ${code}: ${why[reason as keyof typeof why] ?? details ?? `only ${headers[1]}`}`
 }
 
 /** Whose an endpoint is that no route of the configuration made. */

@@ -22,6 +22,7 @@ import {
   type Variant,
   type VariantSettings
 } from '../releases/settings.ts'
+import { apiVersion, successorOf, type VersionForm, versionForms } from '../releases/versions.ts'
 import { compileCondition, compileRegex, RegexError } from '../routing/conditions.ts'
 import { covers, type Pattern, PatternError, parsePattern } from '../routing/pattern.ts'
 import { matchKey, type RouteMatch } from '../routing/table.ts'
@@ -56,7 +57,8 @@ import type {
   RouteSettings,
   ServerSettings,
   ServiceSettings,
-  StorageSettings
+  StorageSettings,
+  VersioningSettings
 } from './schema.ts'
 import type { ConcernConfig, RewriteConfig, RouteConfig, Snapshot } from './snapshot.ts'
 import { applyEnvironment, doubtfulVariables, readVariables } from './sources/env.ts'
@@ -200,6 +202,7 @@ interface Settled {
   catch_all: boolean
   registry: RegistrySettings
   batch: BatchSettings
+  versioning: VersioningSettings
   defaults: Block
   services: Record<string, ServiceSettings & Block>
   routes: (RouteSettings & Block)[]
@@ -222,6 +225,18 @@ type Block = Record<string, unknown> &
 
 /** From the most specific level to the least: its settings, its name, and where it stands. */
 type Levels = readonly (readonly [settings: Block, scope: string, path: Path])[]
+
+/** One of the ways in which requests come to a route with versions. */
+interface RouteForm extends VersionForm<VersionSettings> {
+  readonly label: string
+  /** The path with a segment for the version in it. */
+  readonly whole: string
+  readonly versions: Readonly<Record<string, VersionSettings>> | undefined
+}
+
+type VersionSettings = NonNullable<RouteSettings['versions']>[string] & { readonly deprecated?: unknown }
+/** What most routes do without. */
+type Absent = 'endpoint' | 'release' | 'segment' | 'successor'
 
 const CONNECT_MS = 5000
 const IDLE_MS = 60_000
@@ -280,8 +295,9 @@ class Normaliser {
     this.#warnAboutUnused()
     await stretches.next()
     const server = this.#server()
-    const { gateway, storage, logging, recording, metrics, paths, admin, plugins, rate_limits, registry, batch } =
+    const { gateway, storage, logging, recording, metrics, paths, admin, plugins, rate_limits, registry } =
       this.#settled
+    const { versioning, batch } = this.#settled
     const identity = this.#identity()
     const content = JSON.stringify([
       { ...this.#settled, server, identity },
@@ -301,6 +317,7 @@ class Normaliser {
       rateLimits: rate_limits,
       registry,
       batch,
+      versioning,
       services: this.#services,
       healthChecks: this.#healthChecks(),
       breakers: this.#breakers(),
@@ -620,7 +637,54 @@ class Normaliser {
   }
 
   #addRoute(settings: RouteSettings & Block, path: Path): void {
-    const destination = this.#destinationOf(settings, path)
+    const { version, versions, id } = settings
+    if (version === undefined && versions === undefined) return this.#addForm(settings, path)
+    if (version !== undefined && versions !== undefined)
+      return this.#problems.add([...path, 'version'], 'stands beside "versions"; keep one of them', 'key')
+    const forms = versionForms(settings, this.#asksForVersions)
+    if (forms.some(({ segment }) => segment === undefined) && !this.#asksForVersions)
+      return this.#problems.add(
+        [...path, version === undefined ? 'versions' : 'version'],
+        'can be asked for by nobody: put "{version}" into the path, or set "versioning.vendor" or "versioning.query"'
+      )
+    for (const form of forms) {
+      const { path: source = settings.path, own, name, asked } = form
+      const label = `${source ?? settings.regex}${asked === undefined ? '' : ` (${name})`}`
+      this.#addForm(
+        {
+          ...settings,
+          ...(own?.service !== undefined && { target: undefined }),
+          ...(own?.target !== undefined && { service: undefined }),
+          ...own,
+          path: source,
+          ...(id !== undefined && forms.length > 1 && { id: `${id} ${label}` })
+        } as RouteSettings & Block,
+        path,
+        { ...form, label, whole: settings.path ?? '', versions }
+      )
+    }
+  }
+
+  /** Whether requests may say in a field or in their query which version they want. */
+  get #asksForVersions(): boolean {
+    const { vendor, query } = this.#settled.versioning
+    return vendor !== undefined || query !== undefined
+  }
+
+  /** What a form of a route with versions has beyond its match. */
+  #versionParts(form: RouteForm | undefined): Pick<RouteConfig, 'segment' | 'successor'> {
+    const { segment, asked, name = '', versions = {}, own } = form ?? {}
+    if (segment === undefined) return { segment: undefined, successor: undefined }
+    const next = own?.deprecated ? successorOf(versions, name, version => !version.deprecated) : undefined
+    return {
+      segment: asked === undefined ? undefined : { ...segment, whole: parsePattern(form?.whole as string) },
+      successor: next === undefined ? undefined : { at: segment.at, text: next, replaces: asked === undefined }
+    }
+  }
+
+  #addForm(settings: RouteSettings & Block, path: Path, form?: RouteForm): void {
+    const own: Path = form?.own === undefined ? path : [...path, 'versions', form.name]
+    const destination = this.#destinationOf(settings, own)
     const pattern = this.#pattern(settings, path)
     const regex =
       settings.regex === undefined
@@ -644,7 +708,7 @@ class Normaliser {
         )
         return compiled === undefined ? [] : [compiled]
       })
-    const label = settings.path ?? (settings.regex as string)
+    const label = form?.label ?? settings.path ?? (settings.regex as string)
     const match: Omit<RouteMatch, 'id'> = {
       pattern,
       regex,
@@ -652,18 +716,21 @@ class Normaliser {
       hosts: this.#hosts(settings.hosts, [...path, 'hosts']),
       headers: conditions('headers'),
       query: conditions('query'),
+      version: form?.asked,
       priority: settings.priority,
       catchAll: false
     }
     const id = settings.id ?? describeMatch(label, match)
+    const parts = this.#versionParts(form)
     this.#push(
       {
         ...match,
         ...this.#forwarding(settings, destination.service, id, path),
         ...destination,
+        ...parts,
         id,
         label,
-        rewrite: this.#rewrite(settings, pattern, path)
+        rewrite: this.#rewrite(settings, parts.segment?.whole ?? pattern, own)
       },
       settings,
       path
@@ -671,8 +738,8 @@ class Normaliser {
   }
 
   #push(
-    route: Omit<RouteConfig, 'enabled' | 'encodedSlash' | 'websocket' | 'at' | 'endpoint' | 'release'> &
-      Partial<Pick<RouteConfig, 'endpoint' | 'release'>>,
+    route: Omit<RouteConfig, 'enabled' | 'encodedSlash' | 'websocket' | 'at' | Absent> &
+      Partial<Pick<RouteConfig, Absent>>,
     settings: Partial<RouteSettings>,
     path: Path
   ): void {
@@ -681,6 +748,8 @@ class Normaliser {
       route: {
         endpoint: undefined,
         release: undefined,
+        segment: undefined,
+        successor: undefined,
         ...route,
         enabled: settings.enabled ?? true,
         encodedSlash: settings.encoded_slash ?? false,
@@ -761,9 +830,23 @@ class Normaliser {
     return this.#settled.enabled ? off : [...off, ...OPTIONAL_CONCERNS]
   }
 
+  /** `/api/v1/…` for an endpoint, and `/api/…` where requests may say their version elsewhere (VER-01 to VER-03). */
   #addEndpoint(name: string, endpoint: ServiceSettings['endpoints'][number], path: Path): void {
-    const label = `/api/v1${endpoint.path}`
-    const pattern = this.#attempt(() => parsePattern(label), [...path, 'path'])
+    const version = apiVersion(endpoint.version) ?? apiVersion(this.#settled.services[name]?.version) ?? 'v1'
+    const source = `/api/{version}${endpoint.path}`
+    for (const form of versionForms<never>({ path: source, version }, this.#asksForVersions))
+      this.#addEndpointForm(name, endpoint, form, path)
+  }
+
+  #addEndpointForm(
+    name: string,
+    endpoint: ServiceSettings['endpoints'][number],
+    form: VersionForm<never>,
+    path: Path
+  ): void {
+    const source = form.path as string
+    const label = form.asked === undefined ? source : `${source} (${form.name})`
+    const pattern = this.#attempt(() => parsePattern(source), [...path, 'path'])
     if (pattern === undefined) return
     const methods = this.#methods([endpoint.method], [...path, 'method'])
     const match = {
@@ -773,6 +856,7 @@ class Normaliser {
       hosts: undefined,
       headers: [],
       query: [],
+      version: form.asked,
       priority: 0,
       catchAll: false
     }
@@ -781,10 +865,13 @@ class Normaliser {
       ? { authentication: 'none', required_roles: false, permissions: false }
       : { authentication: 'required' }
     if (!endpoint.public && endpoint.required_roles.length > 0) settings.required_roles = endpoint.required_roles
+    if (endpoint.deprecated) settings.deprecated = true
+    const whole = `/api/{version}${endpoint.path}`
     this.#push(
       {
         ...match,
         ...this.#forwarding(settings, name, id, path),
+        ...this.#versionParts({ ...form, label, whole, versions: undefined }),
         id,
         label,
         service: name,

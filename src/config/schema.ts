@@ -592,20 +592,23 @@ const balancing = {
 }
 
 const endpoint = Type.Object({
-  path: Type.String({ description: 'Path at the service; the gateway serves it under /api/v1.', pattern: '^/' }),
+  path: Type.String({
+    description: 'Path at the service; the gateway serves it under /api/v1, or that of its version.',
+    pattern: '^/'
+  }),
   method: Type.String({ description: 'Its method.', default: 'GET', pattern: METHODS }),
   name: text('Name by which `rate_limits.endpoints` means it.'),
   description: text('For the documents.'),
   public: flag('Whether anybody may call it.', false),
   required_roles: Type.Array(word, { description: 'Roles of which the caller needs one.', default: [] }),
-  deprecated: flag('For the documents.', false),
-  version: text('For the documents.')
+  deprecated: flag('Whether it should not be used any more.', false),
+  version: text('`v2`: it is served under /api/v2; the service’s if that is a plain number, else v1.')
 })
 
 const service = (concerns: Record<string, TSchema>) =>
   Type.Object({
     description: text('For people.'),
-    version: text('For people.'),
+    version: text('For people; `v2` is also that of its endpoints.'),
     url: text('Address, if there is but one.', { pattern: '^https?://' }),
     instances: Type.Optional(Type.Array(instance, { description: 'Addresses, if there are several.', minItems: 1 })),
     tls: Type.Optional(upstreamTls),
@@ -621,10 +624,27 @@ const service = (concerns: Record<string, TSchema>) =>
     concurrency: Type.Optional(concurrency),
     health_check: Type.Optional(healthCheck),
     health_check_path: text('Path of the health check; `/health` if not given.', { pattern: '^/' }),
-    endpoints: Type.Array(endpoint, { description: 'Endpoints that become routes under /api/v1.', default: [] }),
+    endpoints: Type.Array(endpoint, {
+      description: 'Endpoints that become routes under /api/v1, or that of their version.',
+      default: []
+    }),
     ...forwarding,
     ...concerns
   })
+
+const version = (description: string) =>
+  Type.Union([Type.Integer({ minimum: 0 }), Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]*$' })], { description })
+
+const versioning = Type.Object(
+  {
+    vendor: text('`acme`: requests may ask for version 2 by `Accept: application/vnd.acme.v2+json`.', {
+      pattern: '^[A-Za-z0-9][A-Za-z0-9._-]*$'
+    }),
+    query: text('`version`: requests may ask for version 2 by `?version=2`.', { minLength: 1 }),
+    default: Type.Optional(version('Version for requests that ask for none; the lowest there is if not given.'))
+  },
+  { description: 'How requests say which version they want, besides by their path.', default: {} }
+)
 
 const route = (concerns: Record<string, TSchema>) =>
   Type.Object({
@@ -654,6 +674,24 @@ const route = (concerns: Record<string, TSchema>) =>
     encoded_slash: flag('Pass `%2F` in the path on rather than refusing it.', false),
     websocket: flag('Let WebSockets through.', false),
     ...releases,
+    version: Type.Optional(version('The version that it is: requests that want another one take another route.')),
+    versions: Type.Optional(
+      Type.Record(
+        Type.String(),
+        Type.Object({
+          service: text('Name of the service, if it is another one.'),
+          target: text('Address of the service, if it is another one.', { pattern: '^https?://' }),
+          rewrite: text('Path to send.', { pattern: '^/' }),
+          strip_prefix: Type.Optional(
+            Type.Union([Type.Boolean(), Type.String({ pattern: '^/' })], {
+              description: 'What of the path is not sent.'
+            })
+          ),
+          deprecated: concerns.deprecated as TSchema
+        }),
+        { description: 'Several versions at once, by name, and what is different about each.' }
+      )
+    ),
     weight: Type.Optional(
       Type.Integer({
         description:
@@ -719,6 +757,7 @@ export function documentSchema(
       registry,
       batch: batchSchema,
       enabled: flag('`false` makes a plain proxy: no limits, cache, breaker or transformation.', true),
+      versioning,
       catch_all: flag('Also route `/{service}/**` to each service by its name.', false),
       defaults: Type.Object(
         { ...forwarding, ...balancing, ...everywhere },
@@ -757,6 +796,7 @@ export type RecordingSettings = Static<typeof recording>
 export type MetricsSettings = Static<typeof metrics>
 export type PathSettings = Static<typeof paths>
 export type RegistrySettings = Static<typeof registry>
+export type VersioningSettings = Static<typeof versioning>
 export type RouteSettings = Static<ReturnType<typeof route>>
 export type ServiceSettings = Static<ReturnType<typeof service>>
 export type RetrySettings = Static<typeof retry>

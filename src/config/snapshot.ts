@@ -1,6 +1,8 @@
 import type { BatchSettings } from '../batch/settings.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import type { Release } from '../releases/settings.ts'
+import type { VersionSegment } from '../releases/versions.ts'
+import type { Pattern } from '../routing/pattern.ts'
 import type { RouteMatch } from '../routing/table.ts'
 import type { BalancerConfig } from '../upstream/balancing-settings.ts'
 import type { BreakerUse } from '../upstream/breaker-settings.ts'
@@ -19,7 +21,8 @@ import type {
   RecordingSettings,
   RegistrySettings,
   ServerSettings,
-  StorageSettings
+  StorageSettings,
+  VersioningSettings
 } from './schema.ts'
 
 /** Options of one concern of a route, and where they come from. */
@@ -42,6 +45,10 @@ export interface RouteConfig extends RouteMatch {
   readonly endpoint: string | undefined
   readonly enabled: boolean
   readonly rewrite: RewriteConfig | undefined
+  /** Where requests say their version elsewhere: the segment that their path has left out, and is sent with. */
+  readonly segment: (VersionSegment & { readonly whole: Pattern }) | undefined
+  /** For a deprecated version: the segment that leads to the next one, in place of another or put in. */
+  readonly successor: (VersionSegment & { readonly replaces: boolean }) | undefined
   readonly encodedSlash: boolean
   readonly websocket: boolean
   readonly timeoutMs: number
@@ -80,6 +87,7 @@ export interface Snapshot {
   readonly rateLimits: RateLimitsSettings
   readonly registry: RegistrySettings
   readonly batch: BatchSettings
+  readonly versioning: VersioningSettings
   readonly services: ReadonlyMap<string, ServiceConfig>
   /** How services are asked whether they are well, by name. */
   readonly healthChecks: ReadonlyMap<string, HealthCheckConfig>

@@ -3,6 +3,7 @@ import type { Endpoint } from '../telemetry/metrics.ts'
 import type { RetryPolicy } from '../upstream/retry.ts'
 import type { Target } from '../upstream/target.ts'
 import type { Exchange } from './exchange.ts'
+import type { HeaderBlock } from './headers.ts'
 
 /** A route as the request meets it: everything that its configuration said is decided. */
 export interface Route extends RouteMatch {
@@ -20,6 +21,8 @@ export interface Route extends RouteMatch {
   readonly logFields: string
   /** The path to send, from the one that came; undefined leaves it as it is. */
   readonly rewrite: ((exchange: Exchange) => string) | undefined
+  /** What its answers say of the request fields that they depend on; undefined if they depend on none. */
+  readonly varies: HeaderBlock | undefined
   /** `%2F` in the path is passed on rather than refused. */
   readonly encodedSlash: boolean
   readonly websocket: boolean

@@ -79,7 +79,7 @@ export const definition = Type.Object(
       maxLength: 100,
       pattern: '^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$'
     }),
-    version: orNull('For people.'),
+    version: orNull('For people; `v2` is also that of its endpoints.'),
     description: orNull('For people.'),
     base_url: Type.Optional(
       Type.String({ description: 'Its address, if there is but one.', pattern: URL_PATTERN, maxLength: 2000 })
@@ -105,7 +105,7 @@ export const definition = Type.Object(
         id: ours(),
         service_id: ours(),
         path: Type.String({
-          description: 'Path at the service; the gateway serves it under /api/v1.',
+          description: 'Path at the service; the gateway serves it under /api/v1, or that of its version.',
           pattern: '^/',
           maxLength: 2000
         }),
@@ -117,12 +117,18 @@ export const definition = Type.Object(
           description: 'Roles of which the caller needs one.',
           default: []
         }),
-        deprecated: Type.Boolean({ description: 'For people.', default: false }),
-        version: orNull('The service’s if not given.'),
+        deprecated: Type.Boolean({ description: 'Whether callers are told to use it no more.', default: false }),
+        version: orNull(
+          '`v2`: it is served under /api/v2. The service’s if not given; of `1.0.0` and the like, /api/v1.'
+        ),
         created_at: ours(),
         updated_at: ours()
       }),
-      { description: 'Endpoints, which become routes under /api/v1.', default: [], maxItems: 1000 }
+      {
+        description: 'Endpoints, which become routes under /api/v1, or that of their version.',
+        default: [],
+        maxItems: 1000
+      }
     ),
     ...SETTINGS,
     id: ours(),

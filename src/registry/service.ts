@@ -126,7 +126,8 @@ function fragmentOf(service: RegisteredService): Record<string, unknown> {
       ...(endpoint.name !== null && { name: endpoint.name }),
       public: endpoint.public,
       required_roles: [...endpoint.required_roles],
-      deprecated: endpoint.deprecated
+      deprecated: endpoint.deprecated,
+      ...(endpoint.version !== null && { version: endpoint.version })
     }))
   }
   const document = { services: { [name]: block } }

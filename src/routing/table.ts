@@ -1,4 +1,5 @@
 import { covers, type Pattern } from './pattern.ts'
+import { compareVersions, negotiate, type Versioning, wantedBy } from './version.ts'
 
 /** What the table needs to know of a request. An exchange is one; so is what `explain` and the library make up. */
 export interface RequestView {
@@ -31,6 +32,11 @@ export interface RouteMatch {
   readonly hosts?: readonly string[] | undefined
   readonly headers: readonly Condition[]
   readonly query: readonly Condition[]
+  /**
+   * Which version of what is at its path it is, where requests say which one they want. Once host, path, method and conditions
+   * have led to such a route, those that differ from it in their version stand to choice as well.
+   */
+  readonly version?: string | undefined
   /** Higher goes first; 0 unless the configuration says otherwise. */
   readonly priority: number
   /** Made from a service's name (`catch_all: true`), so it comes after everything that was written down. */
@@ -49,7 +55,8 @@ export function compareRoutes(a: RouteMatch, b: RouteMatch): number {
     compareSegments(a.pattern, b.pattern) ||
     Number(b.methods !== undefined) - Number(a.methods !== undefined) ||
     b.headers.length - a.headers.length ||
-    b.query.length - a.query.length
+    b.query.length - a.query.length ||
+    Number(b.version !== undefined) - Number(a.version !== undefined)
   )
 }
 
@@ -87,6 +94,8 @@ interface Candidate<R extends RouteMatch> extends Entry<R> {
   readonly rank: number
   /** What is left to be asked once host and path have led here; undefined when nothing is, as for most routes. */
   readonly conditions: RouteMatch | undefined
+  /** For a version of something: all its versions, this one included, in the order in which they are asked. */
+  versions: readonly Candidate<R>[] | undefined
 }
 
 class Node<R extends RouteMatch> {
@@ -113,12 +122,15 @@ export class RouteTable<R extends RouteMatch> {
   readonly #hosts = new Map<string, Tree<R>>()
   /** By what follows the asterisk: `.example.com`. */
   readonly #wildcards = new Map<string, Tree<R>>()
+  readonly #versioning: Versioning
   #longestWildcard = 0
 
-  constructor(routes: readonly R[]) {
+  constructor(routes: readonly R[], versioning: Versioning = {}) {
+    this.#versioning = versioning
     this.#candidates = routes.flatMap(entriesOf).sort(byOrder).map(toCandidate)
     this.routes = [...new Set(this.#candidates.map(({ route }) => route))]
     for (const candidate of this.#candidates) this.#add(candidate)
+    tieVersions(this.#candidates)
   }
 
   #add(candidate: Candidate<R>): void {
@@ -159,8 +171,24 @@ export class RouteTable<R extends RouteMatch> {
     return tree
   }
 
-  /** The route that `request` belongs to, or undefined. */
+  /** The route that `request` belongs to, or undefined: also when there are but versions that it does not want. */
   match(request: RequestView): R | undefined {
+    const best = this.#first(request)
+    if (best?.versions === undefined) return best?.route
+    const fitting = fittingVersions(best.versions, request)
+    const wanted = wantedBy(request, this.#versioning)
+    const version = negotiate(wanted, [...fitting.keys()], this.#versioning.default)
+    return version === undefined ? undefined : fitting.get(version)
+  }
+
+  /** The versions of what `request` asks for, the lowest first; empty where there are none to choose from. */
+  versionsFor(request: RequestView): string[] {
+    const versions = this.#first(request)?.versions ?? []
+    return [...fittingVersions(versions, request).keys()].sort(compareVersions)
+  }
+
+  /** The first candidate for `request`, whatever version it is. */
+  #first(request: RequestView): Candidate<R> | undefined {
     const path = withoutTrailingSlash(request.matchPath)
     const { host } = request
     let best = this.#ask(this.#anyHost, path, request, undefined)
@@ -174,7 +202,7 @@ export class RouteTable<R extends RouteMatch> {
         if (tree !== undefined) best = this.#ask(tree, path, request, best)
       }
     }
-    return best?.route
+    return best
   }
 
   /** The first dot behind which a wildcard can stand: at least one letter in, and not further from the end than the longest. */
@@ -280,8 +308,45 @@ function toCandidate<R extends RouteMatch>({ route, match }: Entry<R>, rank: num
     route,
     match,
     rank,
-    conditions: unconditional ? undefined : { ...match, pattern: undefined, hosts: undefined }
+    conditions: unconditional ? undefined : { ...match, pattern: undefined, hosts: undefined },
+    versions: undefined
   }
+}
+
+/** Lets each version of something know the others. */
+function tieVersions<R extends RouteMatch>(candidates: readonly Candidate<R>[]): void {
+  const byResource = new Map<string, Candidate<R>[]>()
+  for (const candidate of candidates) {
+    if (candidate.match.version === undefined) continue
+    const resource = resourceOf(candidate.match)
+    const versions = byResource.get(resource) ?? []
+    byResource.set(resource, versions)
+    versions.push(candidate)
+    candidate.versions = versions
+  }
+}
+
+/** A string equal for routes of which each may be a version of the same. */
+function resourceOf({ priority, pattern, regex, hosts }: RouteMatch): string {
+  return JSON.stringify([priority, pattern === undefined ? regex?.source : segmentsOf(pattern), hosts])
+}
+
+function segmentsOf({ kind, segments }: Pattern): unknown {
+  return [kind, segments.map(({ literal }) => literal ?? PARAMETER)]
+}
+
+/** Of each version the route that takes `request`, if it were to have that version. */
+function fittingVersions<R extends RouteMatch>(
+  versions: readonly Candidate<R>[],
+  request: RequestView
+): ReadonlyMap<string, R> {
+  const fitting = new Map<string, R>()
+  for (const { route, match, conditions } of versions) {
+    const version = match.version as string
+    if (fitting.has(version)) continue
+    if (conditions === undefined || mismatch(conditions, request, false) === undefined) fitting.set(version, route)
+  }
+  return fitting
 }
 
 function firstMatch<R extends RouteMatch>(
@@ -350,13 +415,12 @@ function matchesHost(hosts: readonly string[], host: string): boolean {
 export function matchKey(route: RouteMatch): string {
   return JSON.stringify([
     route.priority,
-    route.pattern
-      ? [route.pattern.kind, route.pattern.segments.map(segment => segment.literal ?? PARAMETER)]
-      : route.regex?.source,
+    route.pattern ? segmentsOf(route.pattern) : route.regex?.source,
     route.methods ? [...route.methods].sort() : null,
     route.hosts ? [...route.hosts].sort() : null,
     inWords(route.headers),
-    inWords(route.query)
+    inWords(route.query),
+    route.version
   ])
 }
 
@@ -367,12 +431,19 @@ function inWords(conditions: readonly Condition[]): string[] {
 /** Whether `earlier`, being asked first, leaves no request over for `later`. Conditions that are not the same are taken for independent. */
 function shadows(earlier: RouteMatch, later: RouteMatch): boolean {
   return (
+    !areVersions(earlier, later) &&
     coversPath(earlier, later) &&
     includesAll(earlier.methods, later.methods) &&
     includesAllHosts(earlier.hosts, later.hosts) &&
     isAmong(inWords(earlier.headers), inWords(later.headers)) &&
     isAmong(inWords(earlier.query), inWords(later.query))
   )
+}
+
+/** Whether they are two versions of the same, of which each is asked for by name. */
+function areVersions(a: RouteMatch, b: RouteMatch): boolean {
+  if (a.version === undefined || b.version === undefined || a.version === b.version) return false
+  return resourceOf(a) === resourceOf(b)
 }
 
 function coversPath(earlier: RouteMatch, later: RouteMatch): boolean {

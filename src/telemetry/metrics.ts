@@ -158,6 +158,33 @@ export class LabelledCounter {
   }
 }
 
+/** Requests by endpoint and by who makes them: a counter each at hand, and one for all who are too many to be told apart. */
+export class UsageCounter {
+  readonly #byEndpoint = new Map<string, Map<string, number>>()
+
+  /** The function that counts a request to `endpoint`. @param most callers told apart there */
+  of(endpoint: string, most: number): (caller: string) => void {
+    const counts = heldIn(this.#byEndpoint, endpoint, () => new Map<string, number>())
+    return caller => {
+      const label = counts.has(caller) || counts.size < most ? caller : OTHERS
+      counts.set(label, (counts.get(label) ?? 0) + 1)
+    }
+  }
+
+  forget(endpoint: string): void {
+    this.#byEndpoint.delete(endpoint)
+  }
+
+  samples(): Sample[] {
+    return [...this.#byEndpoint].flatMap(([endpoint, counts]) =>
+      [...counts].map(([consumer, value]) => ({ labels: { endpoint, consumer }, value }))
+    )
+  }
+}
+
+/** The label of callers who are not told apart. */
+const OTHERS = '__others__'
+
 /** Requests to one service. */
 export class ServiceSeries {
   readonly service: string
@@ -217,6 +244,8 @@ export class RequestMetrics {
   readonly rateLimitHits = new LabelledCounter()
   readonly storeErrors: LabelledCounter
   readonly reloads = new LabelledCounter()
+  /** Requests for what is deprecated, by who makes them. */
+  readonly deprecatedRequests = new UsageCounter()
   readonly recordsDropped = new LabelledCounter()
   readonly connectionsRefused = new LabelledCounter()
   websockets = 0
@@ -257,6 +286,7 @@ export class RequestMetrics {
     else {
       this.#endpoints.delete(name)
       this.rateLimitHits.forget('endpoint', name)
+      this.deprecatedRequests.forget(name)
     }
   }
 
@@ -346,6 +376,9 @@ export class RequestMetrics {
       family('rate_limit_hits', 'Requests refused by a limit', 'counter', () => this.rateLimitHits.samples()),
       family('gateway_rate_limit_violations_total', 'Requests refused by a limit', 'counter', () =>
         this.rateLimitHits.samples()
+      ),
+      family('gateway_deprecated_requests_total', 'Requests for what is deprecated, by who makes them', 'counter', () =>
+        this.deprecatedRequests.samples()
       ),
       family('gateway_store_errors_total', 'Decisions made without the store', 'counter', () =>
         this.storeErrors.samples()

@@ -11,6 +11,7 @@ export interface Sketch {
   readonly hosts?: readonly string[]
   readonly headers?: Parameters<typeof compileCondition>[1] extends infer C ? Readonly<Record<string, C>> : never
   readonly query?: Sketch['headers']
+  readonly version?: string
   readonly priority?: number
   readonly catchAll?: boolean
 }
@@ -23,6 +24,7 @@ export function route({
   hosts,
   headers = {},
   query = {},
+  version,
   priority = 0,
   catchAll = false
 }: Sketch): RouteMatch {
@@ -36,6 +38,7 @@ export function route({
     hosts,
     headers: conditions(headers),
     query: conditions(query),
+    version,
     priority,
     catchAll
   }
