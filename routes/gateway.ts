@@ -22,6 +22,26 @@ const RELOADED = Type.Object({
   changed: Type.Boolean({ description: 'Whether it is another one than before.' })
 })
 
+const NODES = Type.Object({
+  nodes: Type.Array(
+    Type.Object({
+      node: Type.String({ description: 'The process, among all gateways.', examples: ['9d2f00c4'] }),
+      self: Type.Boolean({ description: 'Whether it is the one that answers.', examples: [true] }),
+      address: Type.String({ description: 'Its machine’s name, and its port.', examples: ['gateway-1:8080'] }),
+      region: Type.String({ description: '`gateway.region`.', examples: ['eu-central'] }),
+      version: Type.String({ description: 'Of the configuration that it serves.', examples: ['3f1c9a5e'] }),
+      software: Type.String({ description: 'Version of the gateway itself.', examples: ['0.1.0'] }),
+      error: Type.Union([Type.String(), Type.Null()], {
+        description: 'Why it has refused a newer configuration.',
+        examples: [null]
+      }),
+      started_at: Type.String({ description: 'Since when it runs.', format: 'date-time' }),
+      seen_at: Type.String({ description: 'When it was last heard of.', format: 'date-time' })
+    }),
+    { description: 'The oldest first.' }
+  )
+})
+
 function asks(summary: string, answer: TSchema, refuses: readonly ErrorCode[] = []) {
   return administrators(summary, { tag: 'Gateway', answers: { 200: answer }, refuses })
 }
@@ -38,6 +58,23 @@ const gateway: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, ru
       applied_at: new Date(appliedAt).toISOString(),
       started_at: new Date(runtime.startedAt).toISOString(),
       error: error ?? null
+    }
+  })
+
+  app.get('/nodes', { ...asks('The gateways on the same database', NODES) }, async () => {
+    const nodes = await control.nodes()
+    return {
+      nodes: nodes.map(({ id, address, region, version, software, error, started_at, seen_at }) => ({
+        node: id,
+        self: id === runtime.node,
+        address,
+        region,
+        version,
+        software,
+        error,
+        started_at: new Date(Number(started_at)).toISOString(),
+        seen_at: new Date(Number(seen_at)).toISOString()
+      }))
     }
   })
 

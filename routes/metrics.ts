@@ -77,7 +77,7 @@ const metrics: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, ru
 
   const prometheus = async (request: FastifyRequest): Promise<{ text: string; type: string }> => {
     mayRead(request)
-    const registry = await prometheusRegistry(runtime)
+    const registry = await prometheusRegistry(runtime, snapshot.gateway.region)
     return { text: await registry.metrics(), type: registry.contentType }
   }
   for (const path of [paths.metrics, paths.api_metrics]) {
@@ -91,7 +91,7 @@ const metrics: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, ru
 
   app.get(`${paths.api_metrics}/json`, asks('All metrics as JSON', ALL), async request => {
     mayRead(request)
-    return (await prometheusRegistry(runtime)).getMetricsAsJSON()
+    return (await prometheusRegistry(runtime, snapshot.gateway.region)).getMetricsAsJSON()
   })
   app.get(`${paths.api_metrics}/requests`, asks('Requests, durations and status codes', REQUESTS), async request => {
     mayRead(request)

@@ -5,6 +5,7 @@ import ownRoutes from '../routes/index.ts'
 import { ANY_METHOD, mountRoutes } from '../routes/proxy.ts'
 import { ConfigError, type Problem } from './config/problem.ts'
 import type { Snapshot } from './config/snapshot.ts'
+import type { NodesTable } from './database/tables.ts'
 import { type GatewayError, refuse } from './errors.ts'
 import { acquireAuthenticator, IdentityError } from './identity/authenticator.ts'
 import type { PolicyUse } from './policy.ts'
@@ -61,6 +62,8 @@ export interface Build {
 export interface Control {
   /** Reads the configuration again; rejects with a {@link ConfigError} and changes nothing when it is not good. */
   reload(): Promise<{ version: string; changed: boolean }>
+  /** This gateway and, on a PostgreSQL, all others there; the oldest first. */
+  nodes(): Promise<readonly NodesTable[]>
   /** A connection to the door that `exchange` came through, as from its client. */
   connect(exchange: Exchange): Duplex
   /** Whether requests may be sent here. */

@@ -1,7 +1,10 @@
+import { hostname } from 'node:os'
 import type { Duplex } from 'node:stream'
 import type { Logger } from 'pino'
 import type { Concern } from '../plugins/index.ts'
 import { type Control, createGeneration, type Generation } from './app.ts'
+import { VERSION } from './cli.ts'
+import type { NodeState, Nodes } from './cluster/nodes.ts'
 import { changesBetween } from './config/diff.ts'
 import { type ConfigSources, createSnapshot, readDocument, type SourceDocument } from './config/normalise.ts'
 import { ConfigError, formatProblem } from './config/problem.ts'
@@ -10,6 +13,7 @@ import { type Seen, seenNow, watchFiles } from './config/watch.ts'
 import { noteChange } from './database/audit.ts'
 import { type Database, openDatabase } from './database/database.ts'
 import { DatabaseError } from './database/database-error.ts'
+import type { NodesTable } from './database/tables.ts'
 import { refuse } from './errors.ts'
 import { ensureAdministrator, type FirstAdministrator } from './identity/administrator.ts'
 import { type Concerns, loadConcerns } from './plugins.ts'
@@ -83,6 +87,7 @@ export async function withGeneration<T>(
 /** For generations that nobody will ask to do anything. */
 export const NO_CONTROL: Control = {
   reload: () => Promise.reject(new Error('not running')),
+  nodes: async () => [],
   connect: () => {
     throw new Error('not running')
   },
@@ -125,6 +130,8 @@ export class Gateway implements Control {
   /** Where it listens. */
   port = 0
   readonly ports: number[] = []
+  /** The gateways on this database, if others can be there. */
+  #nodes: Nodes | undefined
   /** The administrator whom this start has made, if it was the first one. */
   firstAdministrator: FirstAdministrator | undefined
 
@@ -194,6 +201,10 @@ export class Gateway implements Control {
       this.ports.push((await this.server.listen(host, Number(port), true)).port)
     }
     await this.#welcome()
+    if (database?.kind !== 'postgres') return
+    const { Nodes } = await import('./cluster/nodes.ts')
+    this.#nodes = new Nodes(database, this.runtime.log, () => this.#describe())
+    await this.#nodes.open()
   }
 
   /** Whoever starts a gateway for the first time is told how to get in, once. */
@@ -292,6 +303,7 @@ export class Gateway implements Control {
       throw error
     } finally {
       if (this.#unwatch !== undefined) this.watch()
+      void this.#nodes?.report()
     }
   }
 
@@ -340,6 +352,7 @@ export class Gateway implements Control {
     this.#loaded = loaded
     this.#appliedAt = runtime.clock.now()
     this.server.swap(generation, { routes })
+    void this.#nodes?.report()
     const took = Math.round(runtime.clock.monotonic() - since)
     const changes = [...(await changesBetween(before, loaded.snapshot)), ...plugins]
     runtime.log.info(
@@ -381,6 +394,24 @@ export class Gateway implements Control {
     return result
   }
 
+  async nodes(): Promise<readonly NodesTable[]> {
+    return (await this.#nodes?.list()) ?? [{ ...this.#describe(), seen_at: this.runtime.clock.now() }]
+  }
+
+  #describe(): NodeState {
+    const { runtime, snapshot } = this
+    const { server, gateway } = snapshot
+    return {
+      id: runtime.node,
+      address: `${hostname()}:${this.port || server.port}`,
+      region: gateway.region,
+      version: snapshot.version,
+      software: VERSION,
+      error: this.#error ?? null,
+      started_at: Math.round(runtime.startedAt)
+    }
+  }
+
   connect(exchange: Exchange): Duplex {
     return this.server.connect(exchange)
   }
@@ -407,6 +438,8 @@ export class Gateway implements Control {
     await this.#applying
     this.registry?.close()
     this.#unwatch?.()
+    // Others see that it goes before it has gone.
+    await this.#nodes?.close()
     await this.server.close(graceMs)
     await this.runtime.close()
     this.runtime.sink.flush()

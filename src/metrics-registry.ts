@@ -12,14 +12,17 @@ const registries = new WeakMap<Runtime, Promise<Registry>>()
 /**
  * The process's Prometheus registry, with the process metrics of `fastify-metrics` and the gateway's own. Made when it is
  * first asked for (the library takes longer to load than the gateway to start), and kept: configurations come and go.
+ * @param region a label of everything, if there is one (CLU-06)
  */
-export function prometheusRegistry(runtime: Runtime): Promise<Registry> {
+export async function prometheusRegistry(runtime: Runtime, region: string): Promise<Registry> {
   let registry = registries.get(runtime)
   if (registry === undefined) {
     registry = createRegistry(runtime)
     registries.set(runtime, registry)
   }
-  return registry
+  const register = await registry
+  register.setDefaultLabels(region === '' ? {} : { region })
+  return register
 }
 
 async function createRegistry(runtime: Runtime): Promise<Registry> {

@@ -300,7 +300,8 @@ class Normaliser {
     const { versioning, batch } = this.#settled
     const identity = this.#identity()
     const content = JSON.stringify([
-      { ...this.#settled, server, identity },
+      // Gateways with one configuration in several regions serve the same.
+      { ...this.#settled, server, identity, gateway: { ...gateway, region: '' } },
       [...this.#services.values()].map(({ tls, discovery }) => [tls, discovery])
     ])
     return deepFreeze({

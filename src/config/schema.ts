@@ -472,6 +472,10 @@ const gateway = Type.Object(
       default: 'The gateway’s own endpoints.'
     }),
     version: Type.String({ description: 'Version of your API, shown in documents.', default: '1.0.0' }),
+    region: Type.String({
+      description: 'Where this gateway is: a label of its metrics, and in the list of nodes. No part of the version.',
+      default: ''
+    }),
     environment: Type.String({
       description: '`production` refuses secrets that are missing, short or for demonstration.',
       default: 'development'

@@ -6,6 +6,7 @@ import type { ColumnType, Generated } from 'kysely'
  */
 export interface Tables extends IdentityTables, RegistryTables, OAuthTables, TrafficTables {
   changes: ChangesTable
+  nodes: NodesTable
   audit_log: AuditTable
 }
 
@@ -345,4 +346,22 @@ export interface RevokedTokensTable {
   /** The token's `jti`, or its SHA-256. */
   key: string
   expires_at: number
+}
+
+/** The gateways on this database (CLU-02). */
+export interface NodesTable {
+  /** Of the process. */
+  id: string
+  /** Where it listens, as its machine knows itself. */
+  address: string
+  region: string
+  /** Of the configuration that it serves. */
+  version: string
+  /** Of the program. */
+  software: string
+  /** Why it has refused a newer configuration. */
+  error: string | null
+  started_at: number
+  /** By the database's clock. */
+  seen_at: number
 }

@@ -21,6 +21,9 @@ export interface GatewayProcess {
 export interface ProcessOptions {
   /** How far its wall clock is ahead, in milliseconds. */
   readonly aheadMs?: number
+  readonly env?: Readonly<Record<string, string>>
+  /** Further arguments. */
+  readonly args?: readonly string[]
 }
 
 /** Writes a configuration for {@link startProcess}; write to it again and it is reloaded. */
@@ -42,11 +45,22 @@ export function writeConfiguration(t: Test, document: object): { file: string; c
 export async function startProcess(
   t: Test,
   file: string,
-  { aheadMs = 0 }: ProcessOptions = {}
+  { aheadMs = 0, env = {}, args: further = [] }: ProcessOptions = {}
 ): Promise<GatewayProcess> {
   const shift = `data:text/javascript,const now=Date.now;Date.now=()=>now()+${aheadMs}`
-  const args = [...(aheadMs === 0 ? [] : ['--import', shift]), join(ROOT, 'src', 'main.ts'), '-c', file]
-  const child = spawn(process.execPath, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] })
+  const args = [
+    ...(aheadMs === 0 ? [] : ['--import', shift]),
+    join(ROOT, 'src', 'main.ts'),
+    'start',
+    '-c',
+    file,
+    ...further
+  ]
+  const child = spawn(process.execPath, args, {
+    cwd: ROOT,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...env }
+  })
   t.teardown(() => child.kill('SIGKILL'))
   const text: string[] = []
   let errors = ''

@@ -46,6 +46,7 @@ export const VARIABLES: readonly (readonly [name: string, path: string, read: Re
   ['TRACE_REQUESTS', 'logging.trace_requests', flag],
   ['CORS_ORIGINS', 'defaults.cors.origins', list],
   ['GATEWAY_NAME', 'gateway.name', text],
+  ['GATEWAY_REGION', 'gateway.region', text],
   ['GATEWAY_VERSION', 'gateway.version', text],
   ['ENVIRONMENT', 'gateway.environment', text],
   ['DEFAULT_TIMEOUT', 'defaults.timeout', number],
