@@ -9,6 +9,7 @@ import cors from './cors.ts'
 import deprecated from './deprecated.ts'
 import { errorFormat, errors } from './errors.ts'
 import ipFilter from './ip-filter.ts'
+import requestPriority, { callerPriority } from './overload.ts'
 import rateLimit, { preLimit } from './rate-limit.ts'
 import securityHeaders from './security-headers.ts'
 import telemetry from './telemetry.ts'
@@ -30,6 +31,7 @@ export const order: readonly Concern[] = [
   policy(errorFormat),
   { name: 'context', plugin: context },
   { name: 'telemetry', plugin: telemetry },
+  policy(requestPriority),
   policy(ipFilter),
   policy(securityHeaders),
   policy(cors),
@@ -37,6 +39,7 @@ export const order: readonly Concern[] = [
   policy(preLimit),
   { name: 'jwt', plugin: jwt },
   policy(authenticate),
+  policy(callerPriority),
   policy(permissions),
   policy(requiredRoles),
   policy(conditions),

@@ -191,6 +191,7 @@ export class Generation {
   /** The answer to `exchange` is complete, or its client has gone. */
   leave(exchange: Exchange): void {
     for (const observe of this.app.observers) observe(exchange)
+    if (exchange.counted) this.#runtime.overload.leave(exchange)
     const { previous, next } = exchange
     if (previous === undefined) this.#youngest = next
     else previous.next = next

@@ -417,7 +417,7 @@ export class Gateway implements Control {
   }
 
   ready(): boolean {
-    return this.server.accepting
+    return this.server.accepting && !this.runtime.overload.lasting
   }
 
   status(): { version: string; appliedAt: number; error: string | undefined } {

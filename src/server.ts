@@ -107,9 +107,10 @@ export class GatewayServer {
     const old = this.#current
     this.#current = next
     next.takeOver()
-    const { metrics, recorder, clock } = this.#runtime
+    const { metrics, recorder, overload, clock } = this.#runtime
     metrics.generation = { version: next.snapshot.version, since: clock.now() }
     recorder?.configure(next.snapshot.recording)
+    overload.configure(next.snapshot.overload)
     if (old !== undefined) void this.#retire(old, this.#settings.timeouts.drain, onlyRoutes)
     if (onlyRoutes) for (const generation of this.#patient.keys()) void this.#endWhatIsOver(generation)
     else for (const hurry of this.#patient.values()) hurry()

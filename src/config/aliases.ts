@@ -1,3 +1,4 @@
+import { isPriorityName } from '../overload/priority.ts'
 import { copyPlace, move, type Position, placeOf, setPlace } from './located.ts'
 
 /**
@@ -17,9 +18,10 @@ const ROUTE: Record<string, string> = { ...EVERYWHERE, method: 'methods', host: 
 const SERVICE: Record<string, string> = {
   ...EVERYWHERE,
   base_url: 'url',
-  bulkhead: 'concurrency'
+  bulkhead: 'concurrency',
+  priority: 'request_priority'
 }
-const DEFAULTS: Record<string, string> = { ...EVERYWHERE, bulkhead: 'concurrency' }
+const DEFAULTS: Record<string, string> = { ...EVERYWHERE, bulkhead: 'concurrency', priority: 'request_priority' }
 const BREAKER: Record<string, string> = { threshold: 'failure_threshold', timeout: 'recovery_timeout' }
 const RETRY: Record<string, string> = { retries: 'attempts', max_retries: 'attempts', on: 'retry_on' }
 const TIMEOUTS: Record<string, string> = { read: 'first_byte' }
@@ -46,7 +48,11 @@ export function canonicalKeys(document: Mapping): Mapping {
   const shaped = recogniseShape(document)
   fold(shaped, 'errors', 'defaults')
   foldExternal(shaped)
-  for (const route of itemsOf(shaped.routes)) canonicalBlock(route, ROUTE)
+  for (const route of itemsOf(shaped.routes)) {
+    canonicalBlock(route, ROUTE)
+    // A number says which of two routes goes first, a word how important a request is.
+    if (isPriorityName(route.priority)) rename(route, { priority: 'request_priority' })
+  }
   if (Array.isArray(shaped.routes)) shaped.routes = withSplits(shaped.routes)
   if (isMapping(shaped.services))
     for (const service of Object.values(shaped.services)) if (isMapping(service)) canonicalService(service)
@@ -249,7 +255,11 @@ const MERGED = new Set([
   'rate_limits.endpoints',
   'rate_limits.user_tiers',
   'rate_limits.roles',
-  'rate_limits.clients'
+  'rate_limits.clients',
+  'overload',
+  'overload.roles',
+  'overload.tiers',
+  'overload.clients'
 ])
 
 /** Lists to which a later file adds. */

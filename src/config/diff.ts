@@ -5,6 +5,7 @@ import type { RouteConfig, Snapshot } from './snapshot.ts'
 const SETTINGS = [
   'identity',
   'rateLimits',
+  'overload',
   'registry',
   'batch',
   'logging',

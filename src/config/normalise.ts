@@ -12,7 +12,7 @@ import {
 } from '../discovery/settings.ts'
 import { advisoriesOn, problemsOfClient } from '../identity/oauth2/clients.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
-import { type ConcurrencySettings, concurrencyOf } from '../overload/settings.ts'
+import { type ConcurrencySettings, concurrencyOf, type OverloadSettings, overloadOf } from '../overload/settings.ts'
 import { addressOf, isNetwork, NETWORK_WORDS, type Networks, networksOf } from '../registry/networks.ts'
 import {
   type Release,
@@ -207,6 +207,7 @@ interface Settled {
   services: Record<string, ServiceSettings & Block>
   routes: (RouteSettings & Block)[]
   rate_limits: RateLimitsSettings
+  overload: OverloadSettings
   plugins: PluginSettings[]
   service_discovery_url?: string
   consul_url?: string
@@ -316,6 +317,7 @@ class Normaliser {
       paths,
       adminListen: admin.listen,
       rateLimits: rate_limits,
+      overload: this.#settled.enabled ? overloadOf(this.#settled.overload) : undefined,
       registry,
       batch,
       versioning,
@@ -718,7 +720,7 @@ class Normaliser {
       headers: conditions('headers'),
       query: conditions('query'),
       version: form?.asked,
-      priority: settings.priority,
+      priority: Number(settings.priority),
       catchAll: false
     }
     const id = settings.id ?? describeMatch(label, match)

@@ -1,6 +1,7 @@
 import { batchSchema } from '../batch/settings.ts'
 import { discoverySchema } from '../discovery/settings.ts'
-import { concurrency } from '../overload/settings.ts'
+import { PRIORITIES } from '../overload/priority.ts'
+import { concurrency, overload } from '../overload/settings.ts'
 import { releases } from '../releases/settings.ts'
 import { duration, listOf, oneOf, type Static, size, type TObject, type TSchema, Type } from '../schema.ts'
 import { loadBalancer, loadBalancerType } from '../upstream/balancing-settings.ts'
@@ -663,7 +664,11 @@ const route = (concerns: Record<string, TSchema>) =>
     hosts: listOf(word, { description: 'Host names, or `*.example.com`; any if not given.', default: [] }),
     headers: Type.Record(Type.String(), condition, { description: 'Conditions on header fields.', default: {} }),
     query: Type.Record(Type.String(), condition, { description: 'Conditions on query parameters.', default: {} }),
-    priority: Type.Integer({ description: 'Higher goes first, before any other rule of precedence.', default: 0 }),
+    priority: Type.Union([Type.Integer(), Type.String({ enum: [...PRIORITIES] })], {
+      description:
+        'Higher goes first, before any other rule of precedence. (A word is another way to write `request_priority`.)',
+      default: 0
+    }),
     enabled: flag('Whether it is there at all.', true),
     service: text('Name of the service behind it.'),
     target: text('Instead of `service`: the address of a service that has no other use.', { pattern: '^https?://' }),
@@ -773,6 +778,7 @@ export function documentSchema(
       }),
       routes: Type.Array(route(everywhere), { description: 'Which requests go where.', default: [] }),
       rate_limits: rateLimits,
+      overload,
       plugins: Type.Array(PLUGIN, { description: 'Third parties’ policies.', default: [] }),
       service_discovery_url: text(
         'Where services are looked for that name no address, by HTTP: `<this>/services/{service}/instances`.',

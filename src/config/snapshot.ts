@@ -1,5 +1,6 @@
 import type { BatchSettings } from '../batch/settings.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
+import type { OverloadConfig } from '../overload/settings.ts'
 import type { Release } from '../releases/settings.ts'
 import type { VersionSegment } from '../releases/versions.ts'
 import type { Pattern } from '../routing/pattern.ts'
@@ -85,6 +86,8 @@ export interface Snapshot {
   readonly paths: PathSettings
   readonly adminListen: string | undefined
   readonly rateLimits: RateLimitsSettings
+  /** When the process has too much to do; undefined for no shedding. */
+  readonly overload: OverloadConfig | undefined
   readonly registry: RegistrySettings
   readonly batch: BatchSettings
   readonly versioning: VersioningSettings

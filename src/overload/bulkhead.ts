@@ -1,6 +1,7 @@
 import type { Clock } from '../runtime/clock.ts'
 import { Histogram } from '../telemetry/metrics.ts'
 import { Deadline, type Deadlines } from '../upstream/deadline.ts'
+import { Gradient } from './gradient.ts'
 import { PRIORITIES, type Priority } from './priority.ts'
 import type { ConcurrencyConfig } from './settings.ts'
 
@@ -21,6 +22,8 @@ export class Bulkhead {
   readonly #deadlines: Deadlines
   readonly #clock: Clock
   readonly #lines = PRIORITIES.map(() => new Line())
+  /** Finds out what the limit should be, unless it is fixed. */
+  readonly #gradient: Gradient | undefined
   #limit: number
   #inside = 0
   #waiting = 0
@@ -34,7 +37,8 @@ export class Bulkhead {
     this.#config = config
     this.#clock = clock
     this.#deadlines = deadlines
-    this.#limit = config.limit
+    this.#gradient = config.limit === undefined ? new Gradient(config) : undefined
+    this.#limit = config.limit ?? (this.#gradient as Gradient).limit
   }
 
   /** Requests that may be inside at once. */
@@ -69,6 +73,14 @@ export class Bulkhead {
       place.state = 'outside'
       this.#admitNext()
     } else if (place.state === 'waiting') this.#leaveLine(place)
+  }
+
+  /** A try of a request that is inside has had its answer, or has been given up as too late. @param ms how long that took */
+  answered(ms: number): void {
+    if (this.#gradient === undefined) return
+    if (!this.#gradient.observe(ms, this.#inside, this.#clock.monotonic())) return
+    this.#limit = this.#gradient.limit
+    this.#admitNext()
   }
 
   /** It has waited for as long as anybody may. */

@@ -2,14 +2,19 @@ import { type Family, family, type Sample } from '../telemetry/metrics.ts'
 import type { Service } from '../upstream/service.ts'
 import type { Services } from '../upstream/services.ts'
 import type { Bulkhead } from './bulkhead.ts'
+import type { Overload } from './overload.ts'
 import { PRIORITIES, type Priority } from './priority.ts'
 
 /** What there is of all this for a registry. */
-export function overloadFamilies({ services }: { readonly services: Services }): Family[] {
+export function overloadFamilies({ services, overload }: { services: Services; overload: Overload }): Family[] {
   const limited = () => [...services.values()].filter(hasBulkhead)
   const gauge = (name: string, help: string, value: (bulkhead: Bulkhead) => number): Family =>
     family(name, help, 'gauge', () =>
       limited().map(({ name: service, bulkhead }) => ({ labels: { service }, value: value(bulkhead) }))
+    )
+  const own = (name: string, help: string, value: () => number | undefined): Family =>
+    family(name, help, 'gauge', () =>
+      [value()].flatMap(known => (known === undefined ? [] : { labels: {}, value: known }))
     )
   return [
     gauge('gateway_concurrency_limit', 'Requests that a service may have at once', ({ limit }) => limit),
@@ -29,9 +34,24 @@ export function overloadFamilies({ services }: { readonly services: Services }):
         )
     ),
     family('gateway_shed_requests_total', 'Requests refused for want of capacity', 'counter', () =>
-      limited().flatMap(({ name: service, bulkhead }) =>
-        Object.entries(bulkhead.refused).flatMap(([reason, counts]) => shed(counts, reason, service))
-      )
+      [
+        ...Object.entries(overload.shed).flatMap(([reason, counts]) => shed(counts, reason, '')),
+        ...limited().flatMap(({ name: service, bulkhead }) =>
+          Object.entries(bulkhead.refused).flatMap(([reason, counts]) => shed(counts, reason, service))
+        )
+      ].filter(({ value }) => value > 0)
+    ),
+    own('gateway_overloaded', 'Whether requests are shed', () => Number(overload.active)),
+    own(
+      'gateway_requests_in_flight',
+      'Requests under way that the gateway’s own limit is about',
+      () => overload.inside
+    ),
+    own('gateway_requests_limit', 'Requests that may be under way at once', () => overload.limit),
+    own(
+      'gateway_event_loop_delay_seconds',
+      'How late the event loop was in the last tenth of a second',
+      () => overload.delayMs / 1000
     )
   ]
 }

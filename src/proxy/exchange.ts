@@ -55,6 +55,8 @@ export class Exchange implements RequestView {
   route: Route | undefined
   /** How important it is when there is too much of everything. */
   priority: Priority = NORMAL
+  /** It is one of those under way that the process's own limit is about. */
+  counted = false
   /** The service that it goes to, once that is decided. */
   target: Target | undefined
   /** Set when the door refuses the request; the answer is made by the same code as any other refusal. */

@@ -6,6 +6,8 @@ import { LiveIdentity } from '../identity/live.ts'
 import { Passwords } from '../identity/password.ts'
 import { Revocations } from '../identity/revocation.ts'
 import { StoredKeys } from '../identity/stored-keys.ts'
+import { Overload } from '../overload/overload.ts'
+import type { Signals } from '../overload/signals.ts'
 import { MemoryStore } from '../store/memory.ts'
 import type { Store } from '../store/store.ts'
 import type { Log, LogSink } from '../telemetry/log.ts'
@@ -51,6 +53,8 @@ export class Runtime {
   readonly services: Services
   readonly breakers: Breakers
   readonly deadlines: Deadlines
+  /** Keeps it from taking on more than it can do. */
+  readonly overload: Overload
   readonly metrics: RequestMetrics
   readonly revocations: Revocations
   /** What has become of the users' sessions. */
@@ -74,6 +78,7 @@ export class Runtime {
     pause?: Pause
     store?: Store
     database?: Database | undefined
+    signals?: Signals | undefined
   }) {
     this.clock = options.clock ?? systemClock
     this.random = options.random ?? Math.random
@@ -95,6 +100,7 @@ export class Runtime {
     this.pseudonym = `1.1 sallyport-${this.node}`
     this.health = new HealthChecks(this.clock, this.pseudonym)
     this.startedAt = this.clock.now()
+    this.overload = new Overload({ clock, random, log, signals: options.signals })
     const { store, database, node } = this
     this.breakers = new Breakers({ clock, random, leases, log, store, node })
     const dropped = this.metrics.recordsDropped
@@ -107,6 +113,7 @@ export class Runtime {
     this.deadlines.stop()
     this.watches.close()
     this.breakers.close()
+    this.overload.close()
     await this.recorder?.close()
     await this.store.close()
     await this.storedKeys?.close()

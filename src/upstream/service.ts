@@ -116,7 +116,9 @@ export class Service {
   }
 
   /** A try has ended at its answer's head, or before or after that in `stage`. @param ms how long that took */
-  tried(instance: Instance, _status: number, stage: Stage | undefined, _ms: number): void {
+  tried(instance: Instance, status: number, stage: Stage | undefined, ms: number): void {
+    // What fails fast says nothing of how much the service takes.
+    if (stage === 'timeout' || (status > 0 && status < 500)) this.bulkhead?.answered(ms)
     if (stage === 'connect' || stage === 'connect_timeout') {
       instance.downUntil = this.#clock.monotonic() + COOLDOWN_MS
       this.reconsider()

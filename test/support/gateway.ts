@@ -5,6 +5,7 @@ import { pino } from 'pino'
 import type { Test } from 'tap'
 import { stringify } from 'yaml'
 import { databaseOf, Gateway, loadConfiguration } from '../../src/gateway.ts'
+import type { Signals } from '../../src/overload/signals.ts'
 import type { Clock } from '../../src/runtime/clock.ts'
 import { systemClock } from '../../src/runtime/clock.ts'
 import { Runtime } from '../../src/runtime/runtime.ts'
@@ -47,6 +48,8 @@ export interface GatewayOptions {
   readonly store?: Store
   readonly env?: Record<string, string>
   readonly random?: () => number
+  /** What there is of memory and descriptors. */
+  readonly signals?: Signals
   /** Where it keeps its data, for one that goes on where another has ended; a folder of its own if not given. */
   readonly dataDir?: string
   /** Further files in the folder of the configuration, as `t.testdir` takes them. */
@@ -85,6 +88,7 @@ export async function startGateway(
     clock,
     database: await databaseOf(loaded.snapshot, log.logger, clock),
     ...(options.store === undefined ? {} : { store: options.store }),
+    ...(options.signals === undefined ? {} : { signals: options.signals }),
     ...(options.random === undefined ? {} : { random: options.random })
   })
   const gateway = await Gateway.start(sources, { runtime, loaded })

@@ -8,7 +8,7 @@ import { FakeClock } from '../../support/clock.ts'
 function start(config: { limit: number; queue?: number; maxWaitMs?: number }) {
   const clock = new FakeClock()
   const deadlines = new Deadlines(clock)
-  const bulkhead = new Bulkhead({ queue: 0, maxWaitMs: 100, ...config }, clock, deadlines)
+  const bulkhead = new Bulkhead({ queue: 0, maxWaitMs: 100, min: 1, max: 1, ...config }, clock, deadlines)
   const events: string[] = []
   const ask = (name: string, priority: PriorityName = 'normal', guest: Partial<Guest> = {}): Place => {
     const place = new Place(
