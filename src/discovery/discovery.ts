@@ -221,8 +221,12 @@ async function createAdapter(config: DiscoveryConfig, terms: DiscoveryTerms): Pr
       return new (await import('./dns.ts')).Dns(source, terms)
     case 'http':
       return new (await import('./http.ts')).Http(source, scheme, terms)
-    default:
-      throw new Error(`no adapter for ${source.kind}`)
+    case 'consul':
+      return new (await import('./consul.ts')).Consul(source, scheme, terms)
+    case 'etcd':
+      return new (await import('./etcd.ts')).Etcd(source, scheme, terms)
+    case 'kubernetes':
+      return new (await import('./kubernetes.ts')).Kubernetes(source, scheme, terms)
   }
 }
 

@@ -66,11 +66,6 @@ export class HttpClient {
     })
     return { status: statusCode, headers, body }
   }
-
-  /** A JSON document. @throws {DiscoveryError} for another answer than 200, and for what is no JSON */
-  async askJson(url: string, question: Question): Promise<unknown> {
-    return jsonOf(await this.ask(url, question))
-  }
 }
 
 /** @throws {DiscoveryError} for another answer than 200, and for what is no JSON */
@@ -78,6 +73,11 @@ export async function jsonOf({ status, body }: Reply): Promise<unknown> {
   const text = await textOf(body)
   if (status !== 200) throw new DiscoveryError(`HTTP_${status}`, `answers ${status}: ${text.slice(0, 200)}`)
   return parseJson(text)
+}
+
+/** Whether an answer has taken longer than it might. */
+export function isTimeout(error: unknown): boolean {
+  return (error as Error).name === 'TimeoutError'
 }
 
 /** @throws {DiscoveryError} */

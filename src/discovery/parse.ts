@@ -43,6 +43,8 @@ function urlOf({ url, addr, host, address = host, port, scheme }: Mapping, fallb
 
 function usable(url: URL): URL | undefined {
   if (url.protocol !== 'http:' && url.protocol !== 'https:') return undefined
+  // URLs allow for more than anybody means.
+  if (!/^(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])$/.test(url.hostname)) return undefined
   return url.username === '' && url.password === '' && url.search === '' && url.hash === '' ? url : undefined
 }
 
