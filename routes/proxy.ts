@@ -3,6 +3,7 @@ import type { FastifyInstance, RouteHandlerMethod } from 'fastify'
 import type { RewriteConfig, RouteConfig, Snapshot } from '../src/config/snapshot.ts'
 import type { PolicyUse } from '../src/policy.ts'
 import type { Exchange } from '../src/proxy/exchange.ts'
+import { compileFallback, type Fallback, LastAnswers } from '../src/proxy/fallback.ts'
 import { type ForwardContext, forward } from '../src/proxy/forward.ts'
 import { HeaderBlock } from '../src/proxy/headers.ts'
 import type { Route } from '../src/proxy/route.ts'
@@ -81,9 +82,12 @@ export async function mountRoutes(
     return { ...targetOf(name), breakers: runtime.breakers.acquire(use, { service: name, route: route.id }, onLease) }
   }
   const enabled = snapshot.routes.filter(route => route.enabled)
-  const routes = enabled.map((config, i) =>
-    compileRoute(config, `/ ${i}`, name => guarded(config, name), { snapshot, runtime })
-  )
+  const routes = enabled.map((config, i) => {
+    const targetOf = (name: string): Target => guarded(config, name)
+    const fallback =
+      config.fallback && compileFallback(config, config.fallback, lastAnswers(config, runtime, onLease), targetOf)
+    return compileRoute(config, `/ ${i}`, targetOf, { snapshot, runtime }, fallback)
+  })
   const stretches = new Stretches(runtime.clock)
   for (let start = 0; start < routes.length; start += GROUP) {
     await app.register(async group => {
@@ -139,6 +143,23 @@ function forwardContext(snapshot: Snapshot, runtime: Runtime, tunnels: Set<Tunne
   }
 }
 
+/** What a route has answered last outlives configurations that say the same of it. */
+function lastAnswers(
+  { id, fallback }: RouteConfig,
+  { leases, clock }: Runtime,
+  onLease: (key: string) => void
+): LastAnswers | undefined {
+  const cached = fallback?.cached
+  if (cached === undefined) return undefined
+  const key = `last-answers:${id}:${JSON.stringify(cached)}`
+  onLease(key)
+  return leases.acquire(
+    key,
+    () => new LastAnswers(cached, clock),
+    () => {}
+  )
+}
+
 function compileTarget(config: ServiceConfig, runtime: Runtime, onLease: (key: string) => void): Target {
   const service = runtime.services.acquire(config, onLease)
   return {
@@ -154,7 +175,8 @@ function compileRoute(
   config: RouteConfig,
   slot: string,
   targetOf: (name: string) => Target,
-  { snapshot, runtime: { metrics, random } }: Pick<MountOptions, 'snapshot' | 'runtime'>
+  { snapshot, runtime: { metrics, random } }: Pick<MountOptions, 'snapshot' | 'runtime'>,
+  fallback: Fallback | undefined
 ): Route {
   const authentication = config.concerns.authentication?.options as
     | { forward_credentials?: boolean }
@@ -174,6 +196,7 @@ function compileRoute(
     logFields: `,"route":${quote(config.id)}`,
     rewrite: compilePath(config),
     varies: config.version !== undefined && snapshot.versioning.vendor !== undefined ? VARIES : undefined,
+    fallback,
     answersPreflights: config.concerns.cors !== undefined,
     maxBodyBytes: (config.concerns.body_limit?.options as number | undefined) ?? 0,
     forwardCredentials: typeof authentication === 'object' && authentication.forward_credentials === true

@@ -61,7 +61,8 @@ function changedParts(before: RouteConfig, after: RouteConfig): string[] {
     ['websocket', 'websocket'],
     ['priority', 'priority'],
     ['retry', 'retry'],
-    ['circuit_breaker', 'breaker']
+    ['circuit_breaker', 'breaker'],
+    ['fallback', 'fallback']
   ]
   return [...concerns, ...plain.filter(([, key]) => !same(before[key], after[key])).map(([name]) => name)]
 }

@@ -32,6 +32,13 @@ import { Stretches } from '../runtime/stretches.ts'
 import { type TObject, Type } from '../schema.ts'
 import { type BalancerConfig, type BalancerKeys, balancerOf, balancerTrouble } from '../upstream/balancing-settings.ts'
 import { type BreakerSettings, type BreakerUse, breakerTrouble, breakerUse } from '../upstream/breaker-settings.ts'
+import {
+  type FallbackConfig,
+  type FallbackSettings,
+  fallbackConfig,
+  fallbackTrouble,
+  LARGEST_FILE
+} from '../upstream/fallback-settings.ts'
 import type { HealthCheckConfig } from '../upstream/health.ts'
 import type { InstanceConfig } from '../upstream/instance.ts'
 import { type Failure, IDEMPOTENT, type RetryPolicy } from '../upstream/retry.ts'
@@ -220,6 +227,7 @@ type Block = Record<string, unknown> &
     timeouts?: false | { connect?: number; first_byte?: number; write?: number; idle?: number; total?: number }
     retry?: RetrySettings
     circuit_breaker?: BreakerSettings
+    fallback?: FallbackSettings
     concurrency?: ConcurrencySettings
     plugins?: Record<string, unknown>
   }
@@ -255,6 +263,7 @@ class Normaliser {
   readonly #problems: Problems
   readonly #services = new Map<string, ServiceConfig>()
   readonly #routes: { route: RouteConfig; path: Path }[] = []
+  readonly #fallbacks = new Map<FallbackSettings, FallbackConfig>()
   #networks: Networks = networksOf([])
   #local = false
 
@@ -535,6 +544,37 @@ class Normaliser {
     return breakerUse(settings.circuit_breaker, true) ?? false
   }
 
+  /** What the most specific level says, whose file is read but once. */
+  #fallback(levels: Levels): FallbackConfig | undefined {
+    const level = levels.find(([block]) => block.fallback !== undefined)
+    if (level === undefined || !level[0].fallback) return undefined
+    const [{ fallback: settings }, , path] = level
+    const known = this.#fallbacks.get(settings)
+    if (known !== undefined) return known
+    const at: Path = [...path, 'fallback']
+    for (const [key, message] of fallbackTrouble(settings)) this.#problems.add([...at, ...key.split('.')], message)
+    if (settings.service !== undefined && !(settings.service in this.#settled.services))
+      this.#problems.add(
+        [...at, 'service'],
+        `there is no service "${settings.service}"${suggestion(settings.service, Object.keys(this.#settled.services))}`
+      )
+    const config = fallbackConfig(settings, this.#content(settings.file, [...at, 'file'])) as FallbackConfig
+    this.#fallbacks.set(settings, config)
+    return config
+  }
+
+  #content(name: string | undefined, path: Path): Buffer | undefined {
+    if (name === undefined) return undefined
+    try {
+      const content = readFileSync(this.#file(name, path))
+      if (content.length <= LARGEST_FILE) return content
+      this.#problems.add(path, `"${name}" is larger than 1 MB`)
+    } catch (error) {
+      this.#problems.add(path, `"${name}" cannot be read: ${(error as NodeJS.ErrnoException).code}`)
+    }
+    return undefined
+  }
+
   #checkBreaker({ circuit_breaker: settings }: Block, path: Path): void {
     const at: Path = [...path, 'circuit_breaker']
     for (const [key, message] of breakerTrouble(settings)) this.#problems.add([...at, key], message)
@@ -770,7 +810,16 @@ class Normaliser {
     path: Path
   ): Pick<
     RouteConfig,
-    'timeoutMs' | 'firstByteMs' | 'writeMs' | 'totalMs' | 'retry' | 'breaker' | 'balancer' | 'concerns' | 'off'
+    | 'timeoutMs'
+    | 'firstByteMs'
+    | 'writeMs'
+    | 'totalMs'
+    | 'retry'
+    | 'breaker'
+    | 'fallback'
+    | 'balancer'
+    | 'concerns'
+    | 'off'
   > {
     const service: Block = this.#settled.services[serviceName] ?? {}
     const { defaults } = this.#settled
@@ -795,6 +844,7 @@ class Normaliser {
       retry: retryPolicy(settings.retry ?? service.retry ?? defaults.retry),
       balancer: this.#balancer(settings, path),
       breaker: this.#routeBreaker(settings, path),
+      fallback: this.#fallback(levels),
       concerns: this.#concerns(levels),
       off: this.#switchedOff(levels)
     }
@@ -1142,7 +1192,7 @@ class Normaliser {
   }
 
   #warnAboutUnused(): void {
-    const used = new Set(this.#routes.flatMap(({ route }) => servicesOf(route)))
+    const used = new Set(this.#routes.flatMap(({ route }) => [...servicesOf(route), route.fallback?.service]))
     for (const name of Object.keys(this.#settled.services)) {
       if (!used.has(name)) this.#problems.warn(['services', name], 'no route leads to this service')
     }

@@ -6,6 +6,7 @@ import { releases } from '../releases/settings.ts'
 import { duration, listOf, oneOf, type Static, size, type TObject, type TSchema, Type } from '../schema.ts'
 import { loadBalancer, loadBalancerType } from '../upstream/balancing-settings.ts'
 import { circuitBreaker } from '../upstream/breaker-settings.ts'
+import { fallback } from '../upstream/fallback-settings.ts'
 
 /**
  * The configuration document, but for the concerns, which bring their own schemas. Every key has a description and, unless
@@ -546,7 +547,8 @@ const forwarding = {
   retry: Type.Optional(retry),
   load_balancer_type: Type.Optional(loadBalancerType),
   load_balancer: Type.Optional(loadBalancer),
-  circuit_breaker: Type.Optional(circuitBreaker)
+  circuit_breaker: Type.Optional(circuitBreaker),
+  fallback: Type.Optional(fallback)
 }
 
 export const condition = Type.Union(

@@ -7,6 +7,7 @@ import type { Pattern } from '../routing/pattern.ts'
 import type { RouteMatch } from '../routing/table.ts'
 import type { BalancerConfig } from '../upstream/balancing-settings.ts'
 import type { BreakerUse } from '../upstream/breaker-settings.ts'
+import type { FallbackConfig } from '../upstream/fallback-settings.ts'
 import type { HealthCheckConfig } from '../upstream/health.ts'
 import type { RetryPolicy } from '../upstream/retry.ts'
 import type { ServiceConfig } from '../upstream/service.ts'
@@ -61,6 +62,8 @@ export interface RouteConfig extends RouteMatch {
   readonly balancer: BalancerConfig | undefined
   /** What it says itself of circuit breakers, which goes before what its service says; false for none. */
   readonly breaker: BreakerUse | false | undefined
+  /** What is answered in place of a failure. */
+  readonly fallback: FallbackConfig | undefined
   readonly concerns: Readonly<Record<string, ConcernConfig>>
   /** Concerns that somebody has switched off with `false`. */
   readonly off: readonly string[]

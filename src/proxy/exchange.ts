@@ -111,6 +111,8 @@ export class Exchange implements RequestView {
   bytesOut = 0
   /** The code of the refusal, if the gateway made the answer. */
   errorCode = ''
+  /** What was answered in place of a failure, if anything: see `src/proxy/fallback.ts`. */
+  fallback: 'cached' | 'service' | 'static' | '' = ''
   /** For the log alone: why. */
   reason = ''
   /** The configuration that it belongs to, from the door to its end. */

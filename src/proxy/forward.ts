@@ -1,5 +1,5 @@
 import type { Dispatcher } from 'undici'
-import { type GatewayError, refuse } from '../errors.ts'
+import { GatewayError, refuse } from '../errors.ts'
 import type { Consumer } from '../identity/consumer.ts'
 import type { Revocations } from '../identity/revocation.ts'
 import { type Guest, Place } from '../overload/bulkhead.ts'
@@ -11,12 +11,14 @@ import type { Breaker, Permit } from '../upstream/breaker.ts'
 import { Deadline, type Deadlines } from '../upstream/deadline.ts'
 import type { Instance } from '../upstream/instance.ts'
 import type { Connection } from '../upstream/pool.ts'
-import { afterFailure, backoff, type Failure } from '../upstream/retry.ts'
+import { afterFailure, backoff, type Failure, IDEMPOTENT } from '../upstream/retry.ts'
 import type { Target } from '../upstream/target.ts'
 import { addTrailers, latin1, writeHead } from './answer.ts'
 import { bodyTooLarge, COLLECT_BYTES, collect, RequestBody } from './body.ts'
 import type { Exchange } from './exchange.ts'
+import { answerWith, type Fallback } from './fallback.ts'
 import type { Route } from './route.ts'
+import type { KeptAnswer } from './tap.ts'
 import type { Tunnel } from './tunnel.ts'
 
 /** Where forwarding a request came to grief; status, retries and metrics follow from it. */
@@ -64,7 +66,7 @@ class Forwarding implements Guest {
   readonly exchange: Exchange
   readonly route: Route
   readonly context: ForwardContext
-  readonly target: Target
+  target: Target
   /** To the head of the answer. */
   readonly #deadline: Deadline
   /** To the head of this try's answer. */
@@ -82,8 +84,14 @@ class Forwarding implements Guest {
   #place: Place | undefined
   /** Bytes of the body when somebody last looked whether it moves. */
   #moved = 0
+  /** Something of the request may have reached a service. */
+  reached = false
+  /** The request's body has been asked for, if it has one. */
+  #taken = false
+  /** Why the fallback has been asked for something else, as `Proxy-Status` says it (RFC 9209 section 2). */
+  #failure = ''
   /** A stale connection was replaced; once is bad luck. */
-  #replaced = false
+  #renewed = false
   /** The head of an answer is on its way to the client; from here on there is one try and no error answer. */
   answered = false
   over = false
@@ -101,6 +109,7 @@ class Forwarding implements Guest {
     const { exchange, route, context } = this
     if (exchange.hasPassed(context.pseudonym)) return this.#give(refuse('loop_detected'))
     this.target.service.budget.deposit()
+    route.fallback?.cache?.follow(exchange)
     this.#path = route.rewrite === undefined ? exchange.path : route.rewrite(exchange)
     exchange.appendCredentials(exchange.upstreamFields, route.forwardCredentials)
     exchange.appendForwarding(exchange.upstreamFields, context.pseudonym)
@@ -118,6 +127,7 @@ class Forwarding implements Guest {
   /** The service takes the request: now its body is read. */
   admitted(): void {
     const { exchange, route } = this
+    this.#taken = true
     if (!exchange.chunked && exchange.contentLength <= 0) return this.#try()
     if (!exchange.chunked && !exchange.expectContinue && exchange.contentLength <= COLLECT_BYTES) {
       collect(exchange.request, exchange.contentLength, body => {
@@ -201,7 +211,12 @@ class Forwarding implements Guest {
 
   /** The head of an answer is here: whether it goes to the client, rather than being the reason for another try. */
   accepts(status: number): boolean {
-    return !this.route.retry.on.has(status) || !this.#triesAgain(status)
+    const { retry, fallback } = this.route
+    if (retry.on.has(status) && this.#triesAgain(status)) return false
+    if (fallback === undefined) return true
+    if (fallback.on.has(status) && this.#replaces(fallback, `received-status=${status}`)) return false
+    if (this.#failure !== '') this.#replaced('service')
+    return true
   }
 
   /** The head of the answer is on its way: it is not late any more. */
@@ -238,7 +253,7 @@ class Forwarding implements Guest {
     if (body?.clientGone) return this.#end()
     // What cannot even be put into words has not been tried.
     if (isUnspeakable(error)) return this.#give(refuse('bad_request', { reason: describe(error) }))
-    const stale = stage === 'reset' && attempt.reused && !this.#replaced && !this.answered
+    const stale = stage === 'reset' && attempt.reused && !this.#renewed && !this.answered
     // That a kept connection is closed some time says nothing about how the service is.
     attempt.judge(stale ? undefined : false)
     this.#failedAt(attempt, stage, describe(error))
@@ -260,7 +275,7 @@ class Forwarding implements Guest {
         this.#try()
         return true
       case 'afresh':
-        this.#replaced = true
+        this.#renewed = true
         this.#try(true)
         return true
       case 'again':
@@ -340,13 +355,64 @@ class Forwarding implements Guest {
 
   /** The answer is an error of our own, made where all of them are made. */
   #give(error: Error): void {
-    this.#end()
     const { exchange } = this
+    const { fallback } = this.route
+    if (fallback !== undefined && error instanceof GatewayError && fallback.on.has(error.statusCode)) {
+      exchange.reason = error.reason ?? exchange.reason
+      if (this.#replaces(fallback, `error=${error.proxyStatus}`)) return
+    }
+    this.#end()
     // What is left of the body would have to be read and thrown away before the connection could be used again.
     if (exchange.uploading) exchange.endConnection()
     // A head that could not be written has left its reason phrase behind. HTTP/2 has none.
     if (!exchange.http2) exchange.response.statusMessage = ''
     exchange.reply?.send(error)
+  }
+
+  /**
+   * Puts something else in place of a failure, as the route's fallback says.
+   * @param failure for `Proxy-Status`
+   * @returns whether there is anything
+   */
+  #replaces({ cache, target, answer }: Fallback, failure: string): boolean {
+    const first = this.#failure === ''
+    if (first) {
+      this.#failure = failure
+      const last = cache?.find(this.exchange)
+      if (last !== undefined) return this.#answerWith(last, 'cached')
+      if (target !== undefined && this.#mayGoElsewhere) return this.#goTo(target)
+    }
+    return answer !== undefined && this.#answerWith(answer, 'static')
+  }
+
+  /** Whether the request can be sent to another service, and nothing is done twice by that. */
+  get #mayGoElsewhere(): boolean {
+    return this.#bodyState !== 'begun' && (!this.reached || IDEMPOTENT.has(this.exchange.method))
+  }
+
+  #goTo(target: Target): true {
+    this.#attempt?.cancel()
+    this.#attempt = undefined
+    this.#instance = undefined
+    this.#tryDeadline?.cancel()
+    this.target = this.exchange.target = target
+    this.#awaitHead()
+    if (this.#taken) this.#try()
+    else this.admitted()
+    return true
+  }
+
+  #answerWith(answer: KeptAnswer, kind: 'cached' | 'static'): true {
+    this.#end()
+    this.#replaced(kind)
+    answerWith(this.exchange, answer)
+    return true
+  }
+
+  /** The answer is none of the service that was meant to give it; whoever is concerned can see that. */
+  #replaced(kind: 'cached' | 'service' | 'static'): void {
+    this.exchange.fallback = kind
+    this.exchange.fields.push('proxy-status', `sallyport; ${this.#failure}`)
   }
 
   /** The answer has begun and cannot be finished: the client must not take it for complete. */
@@ -445,6 +511,7 @@ class Attempt {
 
   onConnect(): void {
     this.sent = true
+    this.#forwarding.reached = true
   }
 
   onRequestSent(): void {

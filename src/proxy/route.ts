@@ -3,6 +3,7 @@ import type { Endpoint } from '../telemetry/metrics.ts'
 import type { RetryPolicy } from '../upstream/retry.ts'
 import type { Target } from '../upstream/target.ts'
 import type { Exchange } from './exchange.ts'
+import type { Fallback } from './fallback.ts'
 import type { HeaderBlock } from './headers.ts'
 
 /** A route as the request meets it: everything that its configuration said is decided. */
@@ -37,6 +38,8 @@ export interface Route extends RouteMatch {
   /** From the request to the end of its answer, in milliseconds; 0 for no limit. */
   readonly totalMs: number
   readonly retry: RetryPolicy
+  /** What is answered in place of a failure. */
+  readonly fallback: Fallback | undefined
   /** Bytes; 0 for no limit. */
   readonly maxBodyBytes: number
   /** Whether a credential that the gateway has verified goes on to the service. */

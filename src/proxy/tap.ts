@@ -60,6 +60,8 @@ export interface KeptAnswer {
 export class AnswerCopy implements AnswerTap {
   readonly #maxBytes: number
   readonly #onEnd: (answer: KeptAnswer | undefined) => void
+  readonly #wants: (status: number, fields: readonly Buffer[]) => boolean
+  #wanted = true
   #status = 0
   #fields: readonly Buffer[] = []
   #chunks: Buffer[] = []
@@ -67,26 +69,33 @@ export class AnswerCopy implements AnswerTap {
 
   /**
    * @param maxBytes of fields and body together
-   * @param onEnd gets the answer, or undefined if it was larger, was cut or never came
+   * @param onEnd gets the answer, or undefined if it was larger, was not wanted, was cut or never came
+   * @param wants whether an answer is worth keeping, by its head; all of them unless given
    */
-  constructor(maxBytes: number, onEnd: (answer: KeptAnswer | undefined) => void) {
+  constructor(
+    maxBytes: number,
+    onEnd: (answer: KeptAnswer | undefined) => void,
+    wants: (status: number, fields: readonly Buffer[]) => boolean = () => true
+  ) {
     this.#maxBytes = maxBytes
     this.#onEnd = onEnd
+    this.#wants = wants
   }
 
   head(status: number, fields: readonly Buffer[]): void {
     this.#status = status
     this.#fields = fields
+    this.#wanted = this.#wants(status, fields)
     for (const field of fields) this.#count(field)
   }
 
   chunk(chunk: Buffer): void {
     this.#count(chunk)
-    if (this.#bytes <= this.#maxBytes) this.#chunks.push(chunk)
+    if (this.#wanted && this.#bytes <= this.#maxBytes) this.#chunks.push(chunk)
   }
 
   ended(complete: boolean): void {
-    const whole = complete && this.#status !== 0 && this.#bytes <= this.#maxBytes
+    const whole = complete && this.#wanted && this.#status !== 0 && this.#bytes <= this.#maxBytes
     // Copied: what came in is a piece of what was read from the socket, which would be kept along with it.
     this.#onEnd(
       whole

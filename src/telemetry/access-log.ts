@@ -66,6 +66,7 @@ export function jsonLine(exchange: Exchange, outcome: Outcome): string {
   if (consumer !== undefined) line += `,"consumer":${quote(consumer.key)},"credential":"${consumer.credential}"`
   line += `,"bytes_in":${exchange.bytesIn},"bytes_out":${exchange.bytesOut},"generation":"${outcome.generation}"`
   if (exchange.aborted) line += ',"aborted":true'
+  if (exchange.fallback !== '') line += `,"fallback":"${exchange.fallback}"`
   if (exchange.errorCode !== '') line += `,"error":"${exchange.errorCode}"`
   if (exchange.reason !== '') line += `,"reason":${quote(exchange.reason)}`
   return `${line},"msg":"request"}\n`
