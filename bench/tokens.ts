@@ -5,12 +5,12 @@ const encode = (value: object): string => Buffer.from(JSON.stringify(value)).toS
 const DAY = 86_400
 
 /** A token of some 270 bytes, as an identity provider would make it. @param expiresIn seconds */
-export function token(subject = 'user-1', expiresIn = DAY): string {
+export function token(subject = 'user-1', expiresIn = DAY, roles: readonly string[] = ['user']): string {
   const now = Math.floor(Date.now() / 1000)
   const claims = {
     sub: subject,
     name: 'Alice Example',
-    roles: ['user'],
+    roles,
     permissions: ['orders.read', 'orders.write'],
     iat: now,
     exp: now + expiresIn

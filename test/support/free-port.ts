@@ -10,7 +10,8 @@ let next = (process.pid * 101) % COUNT
 export async function freePort(): Promise<number> {
   for (;;) {
     next = (next + 1) % COUNT
-    if (await isFree(FIRST + next)) return FIRST + next
+    const port = FIRST + next
+    if (await isFree(port)) return port
   }
 }
 

@@ -1,0 +1,187 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createWriteStream, readdirSync, readlinkSync, renameSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { SECRET } from '../contenders/contender.ts'
+import { residentMb } from '../cpu.ts'
+
+const ROOT = join(import.meta.dirname, '..', '..')
+/** So that what is left in the heap can be told from what has not been collected yet. */
+const COLLECT = "data:text/javascript,process.on('SIGUSR2',()=>globalThis.gc())"
+
+/** What a gateway holds at one moment. */
+export interface Sample {
+  readonly descriptors: number
+  readonly sockets: number
+  readonly residentMb: number
+  /** What is in use after a full collection, if there was one. */
+  readonly heapMb: number
+}
+
+export interface InstanceAddress {
+  readonly id: string
+  readonly url: string
+}
+
+/** What changes in the configuration while the gateway runs. */
+export interface Changing {
+  /** By service. */
+  readonly instances: ReadonlyMap<string, readonly InstanceAddress[]>
+  /** How many further routes there are, which nobody asks for. */
+  readonly others: number
+}
+
+/** A gateway in a process of its own, as `npm start` starts it, with everything switched on that keeps it up. */
+export class ChaosGateway {
+  readonly #folder: string
+  readonly #storage: object
+  readonly port: number
+  #child: ChildProcess | undefined
+  /** What it wrote at level `error` and above, by what it says; requests that it answered with a 5xx apart. */
+  readonly complaints = new Map<string, number>()
+  readonly #reasons = new Map<string, string>()
+
+  constructor(folder: string, port: number, storage: object) {
+    this.#folder = folder
+    this.#storage = storage
+    this.port = port
+  }
+
+  /** Whether it is still the process that was started. */
+  get isAlive(): boolean {
+    return this.#child?.exitCode === null && this.#child.signalCode === null
+  }
+
+  get pid(): number {
+    return this.#child?.pid ?? 0
+  }
+
+  /** Why it refused the request of this id. */
+  reasonOf(nonce: string): string {
+    return this.#reasons.get(nonce) ?? ''
+  }
+
+  async start(changing: Changing): Promise<void> {
+    this.configure(changing)
+    const args = ['--max-semi-space-size=16', '--expose-gc', '--import', COLLECT]
+    const child = spawn(process.execPath, [...args, 'src/main.ts', '-c', this.#file], {
+      cwd: ROOT,
+      env: { PATH: process.env.PATH },
+      stdio: ['ignore', 'pipe', 'pipe']
+    })
+    this.#child = child
+    const log = createWriteStream(join(this.#folder, 'gateway.log'))
+    child.stderr.pipe(log, { end: false })
+    createInterface({ input: child.stdout }).on('line', line => {
+      log.write(`${line}\n`)
+      this.#read(line)
+    })
+    while (!(await this.#isReady())) {
+      if (!this.isAlive) throw new Error(`the gateway has not started; see ${this.#folder}/gateway.log`)
+      await new Promise(resolve => setTimeout(resolve, 50))
+    }
+  }
+
+  async #isReady(): Promise<boolean> {
+    try {
+      return (await fetch(`http://127.0.0.1:${this.port}/health/readiness`)).ok
+    } catch {
+      return false
+    }
+  }
+
+  /** Writes the configuration as an editor does; the gateway follows its file. */
+  configure(changing: Changing): void {
+    writeFileSync(`${this.#file}.new`, JSON.stringify(this.#document(changing), undefined, 2))
+    renameSync(`${this.#file}.new`, this.#file)
+  }
+
+  /** What it holds, after a full collection. */
+  async sample(): Promise<Sample> {
+    this.#child?.kill('SIGUSR2')
+    await new Promise(resolve => setTimeout(resolve, 1000))
+    const metrics = await (await fetch(`http://127.0.0.1:${this.port}/metrics`)).text()
+    const heap = Number(/^nodejs_heap_size_used_bytes (\S+)/m.exec(metrics)?.[1] ?? Number.NaN)
+    return { ...this.look(), heapMb: heap / 2 ** 20 }
+  }
+
+  /** What can be seen of it from outside. */
+  look(): Omit<Sample, 'heapMb'> {
+    const folder = `/proc/${this.pid}/fd`
+    const kinds = readdirSync(folder).map(name => {
+      try {
+        return readlinkSync(`${folder}/${name}`)
+      } catch {
+        return ''
+      }
+    })
+    return {
+      descriptors: kinds.length,
+      sockets: kinds.filter(kind => kind.startsWith('socket:')).length,
+      residentMb: residentMb([this.pid])
+    }
+  }
+
+  async stop(): Promise<void> {
+    if (!this.isAlive) return
+    const gone = once(this.#child as ChildProcess, 'exit')
+    this.#child?.kill('SIGTERM')
+    await gone
+  }
+
+  get #file(): string {
+    return join(this.#folder, 'gateway.json')
+  }
+
+  #read(line: string): void {
+    if (!line.startsWith('{"level":50') && !line.startsWith('{"level":60')) return
+    const { request_id: id, status_code: status, reason, error, msg, err } = JSON.parse(line)
+    if (status !== undefined) {
+      this.#reasons.set(id, `${error ?? ''} ${reason ?? ''}`.trim())
+      if (this.#reasons.size > 10_000) this.#reasons.delete(this.#reasons.keys().next().value as string)
+      return
+    }
+    const what = `${msg ?? ''} ${err?.code ?? ''}`.trim()
+    this.complaints.set(what, (this.complaints.get(what) ?? 0) + 1)
+  }
+
+  #document({ instances, others }: Changing): object {
+    const services = Object.fromEntries(
+      [...instances].map(([name, list]) => [
+        name,
+        {
+          instances: list,
+          health_check: { path: '/health', interval_seconds: 0.5, timeout_seconds: 1 },
+          pool: { connections: 256 }
+        }
+      ])
+    )
+    const routes = [...instances.keys()].flatMap(name => [
+      { id: name, path: `/api/${name}/**`, service: name, rate_limit: { requests_per_minute: 10_000_000 } },
+      { id: `ws-${name}`, path: `/ws/${name}`, service: name, websocket: true }
+    ])
+    return {
+      server: { host: '127.0.0.1', port: this.port, trusted_proxies: ['loopback'], timeouts: { drain: '5s' } },
+      storage: { data_dir: join(this.#folder, 'data'), ...this.#storage },
+      identity: { jwt: { secret: SECRET } },
+      // Access lines of what failed, and nothing of what did not.
+      logging: { format: 'json', level: 'error' },
+      registry: { allow: ['loopback'] },
+      defaults: {
+        timeout: '5s',
+        timeouts: { connect: '1s', first_byte: '1s', idle: '5s' },
+        retry: { attempts: 2, retry_on: ['connect', 'reset', 'timeout', 502, 503] },
+        circuit_breaker: { failure_threshold: 5, recovery_timeout: '2s', success_threshold: 2 }
+      },
+      services,
+      routes: [
+        ...routes,
+        ...Array.from({ length: others }, (_, i) => ({
+          path: `/other/${i}/**`,
+          service: [...instances.keys()][i % instances.size]
+        }))
+      ]
+    }
+  }
+}
