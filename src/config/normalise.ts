@@ -41,7 +41,7 @@ import {
 } from '../upstream/fallback-settings.ts'
 import type { HealthCheckConfig } from '../upstream/health.ts'
 import type { InstanceConfig } from '../upstream/instance.ts'
-import { type Failure, IDEMPOTENT, type RetryPolicy } from '../upstream/retry.ts'
+import { BUDGET, type Failure, IDEMPOTENT, type RetryPolicy } from '../upstream/retry.ts'
 import type { ServiceConfig } from '../upstream/service.ts'
 import { canonicalKeys, isMapping, merge, outsideFiles, setAt } from './aliases.ts'
 import { certificateTrouble } from './certificate.ts'
@@ -1280,7 +1280,8 @@ function retryPolicy(settings: RetrySettings | undefined): RetryPolicy {
     backoffMs: 25,
     maxBackoffMs: 1000,
     methods: IDEMPOTENT,
-    on: new Set()
+    on: new Set(),
+    budget: BUDGET
   }
   if (settings === undefined || settings === false) return none
   if (typeof settings === 'number') return { ...none, attempts: settings, on: new Set(['connect', 'reset']) }
@@ -1289,7 +1290,8 @@ function retryPolicy(settings: RetrySettings | undefined): RetryPolicy {
     backoffMs: settings.backoff,
     maxBackoffMs: settings.max_backoff,
     methods: new Set(settings.methods.map(method => method.toUpperCase())),
-    on: new Set(settings.retry_on as Failure[])
+    on: new Set(settings.retry_on as Failure[]),
+    budget: settings.budget
   }
 }
 

@@ -527,6 +527,12 @@ export const retry = Type.Union(
       methods: Type.Array(Type.String({ pattern: METHODS }), {
         description: 'Methods that may be sent twice.',
         default: ['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE']
+      }),
+      budget: Type.Number({
+        description: 'Retries that each request brings along for those of its service; there is one a second besides.',
+        default: 0.15,
+        minimum: 0,
+        maximum: 1
       })
     })
   ],

@@ -11,7 +11,7 @@ import type { Breaker, Permit } from '../upstream/breaker.ts'
 import { Deadline, type Deadlines } from '../upstream/deadline.ts'
 import type { Instance } from '../upstream/instance.ts'
 import type { Connection } from '../upstream/pool.ts'
-import { afterFailure, backoff, type Failure, IDEMPOTENT } from '../upstream/retry.ts'
+import { afterFailure, backoff, type Failure, IDEMPOTENT, retryAfterMs } from '../upstream/retry.ts'
 import type { Target } from '../upstream/target.ts'
 import { addTrailers, latin1, writeHead } from './answer.ts'
 import { bodyTooLarge, COLLECT_BYTES, collect, RequestBody } from './body.ts'
@@ -53,6 +53,9 @@ export interface ForwardContext {
   /** A WebSocket on which nothing moves is closed after this, in milliseconds. */
   readonly websocketIdleMs: number
 }
+
+/** How long a request without a deadline waits for another try at most, in milliseconds. */
+const LONGEST_PAUSE_MS = 30_000
 
 /** Sends a request to its route's service and the answer back. Everything that can go wrong ends in an answer or a cut. */
 export function forward(exchange: Exchange, route: Route, context: ForwardContext): void {
@@ -108,7 +111,7 @@ class Forwarding implements Guest {
   start(): void {
     const { exchange, route, context } = this
     if (exchange.hasPassed(context.pseudonym)) return this.#give(refuse('loop_detected'))
-    this.target.service.budget.deposit()
+    this.target.service.budget.deposit(route.retry.budget)
     route.fallback?.cache?.follow(exchange)
     this.#path = route.rewrite === undefined ? exchange.path : route.rewrite(exchange)
     exchange.appendCredentials(exchange.upstreamFields, route.forwardCredentials)
@@ -210,9 +213,9 @@ class Forwarding implements Guest {
   }
 
   /** The head of an answer is here: whether it goes to the client, rather than being the reason for another try. */
-  accepts(status: number): boolean {
+  accepts(status: number, fields: readonly Buffer[]): boolean {
     const { retry, fallback } = this.route
-    if (retry.on.has(status) && this.#triesAgain(status)) return false
+    if (retry.on.has(status) && this.#triesAgain(status, { pauseMs: this.#askedToWait(status, fields) })) return false
     if (fallback === undefined) return true
     if (fallback.on.has(status) && this.#replaces(fallback, `received-status=${status}`)) return false
     if (this.#failure !== '') this.#replaced('service')
@@ -259,11 +262,30 @@ class Forwarding implements Guest {
     this.#failedAt(attempt, stage, describe(error))
     if (this.answered) return this.#cut()
 
-    if (!this.#triesAgain(attempt.sent ? 'reset' : 'connect', stale)) this.#give(refusalOf(stage, error))
+    if (!this.#triesAgain(attempt.sent ? 'reset' : 'connect', { stale })) this.#give(refusalOf(stage, error))
   }
 
-  /** Tries again if that is of any use after `failure`. @returns whether it does */
-  #triesAgain(failure: Failure, stale = false): boolean {
+  /** How long a service that cannot answer now wants to be left alone, in milliseconds (RFC 9110 section 10.2.3). */
+  #askedToWait(status: number, fields: readonly Buffer[]): number {
+    if (status !== 503 && status !== 429) return 0
+    for (let i = 0; i < fields.length; i += 2)
+      if (latin1(fields[i]).toLowerCase() === 'retry-after')
+        return retryAfterMs(latin1(fields[i + 1]), this.context.clock.now())
+    return 0
+  }
+
+  /** Until the answer's head is due, in milliseconds. */
+  get #timeLeft(): number {
+    const { queue, at } = this.#deadline
+    return queue === undefined ? LONGEST_PAUSE_MS : at - this.context.clock.monotonic()
+  }
+
+  /**
+   * Tries again if that is of any use after `failure`.
+   * @param pauseMs the least that has to be waited
+   * @returns whether it does
+   */
+  #triesAgain(failure: Failure, { stale = false, pauseMs = 0 } = {}): boolean {
     const { service } = this.target
     const { retry } = this.route
     const { method, attempts: tries } = this.exchange
@@ -279,9 +301,7 @@ class Forwarding implements Guest {
         this.#try(true)
         return true
       case 'again':
-        if (!service.budget.withdraw()) return false
-        this.#again()
-        return true
+        return this.#again(pauseMs)
     }
   }
 
@@ -297,12 +317,16 @@ class Forwarding implements Guest {
     return this.#body.untouched ? 'untouched' : 'begun'
   }
 
-  #again(): void {
+  /** @returns false if the pause would be too long, or the budget is used up */
+  #again(leastMs: number): boolean {
+    const { retry } = this.route
+    const pause = Math.max(leastMs, backoff(retry, this.exchange.attempts, this.context.random))
+    if (pause >= this.#timeLeft || !this.target.service.budget.withdraw()) return false
     this.#attempt?.cancel()
     this.#attempt = undefined
     this.#tryDeadline?.cancel()
-    const pause = backoff(this.route.retry, this.exchange.attempts, this.context.random)
     this.#backoff = setTimeout(() => this.#try(), pause)
+    return true
   }
 
   expired(deadline: Deadline): void {
@@ -529,7 +553,7 @@ class Attempt {
       if (breaker.isFailure(status)) this.judge(false, exchange.upstreamMs)
       else breaker.answering(this.#permit)
     }
-    if (!forwarding.accepts(status)) return true
+    if (!forwarding.accepts(status, raw)) return true
     // An early answer: the rest of the upload is of no use to anybody (RFC 9112 section 9.5).
     if (exchange.uploading) exchange.endConnection()
     writeHead(exchange, status, raw)

@@ -11,6 +11,8 @@ export interface RetryPolicy {
   readonly methods: ReadonlySet<string>
   /** What is worth another try. */
   readonly on: ReadonlySet<Failure>
+  /** Retries that each request brings along for all of its service's. */
+  readonly budget: number
 }
 
 /** How a try failed: no connection, the connection cut, no answer in time, or an answer with this status. */
@@ -50,8 +52,8 @@ export function afterFailure(policy: RetryPolicy, failed: FailedTry): NextStep {
 /** Methods whose repetition changes nothing (RFC 9110 section 9.2.2). */
 export const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
 
-/** Retries that every request brings along. */
-const DEPOSIT = 0.15
+/** Retries that a request brings along, unless its route says otherwise. */
+export const BUDGET = 0.15
 /** Retries that come back each second, so that a quiet service has some too. */
 const PER_SECOND = 1
 const MOST = 10
@@ -70,9 +72,9 @@ export class RetryBudget {
     this.#at = clock.monotonic()
   }
 
-  /** A request has come. */
-  deposit(): void {
-    if (this.#balance < MOST) this.#balance += DEPOSIT
+  /** A request has come. @param share of a retry that it brings along */
+  deposit(share: number): void {
+    if (this.#balance < MOST) this.#balance += share
   }
 
   /** Whether a retry may be made; if so, it is paid for. */
@@ -89,4 +91,11 @@ export class RetryBudget {
 /** The pause before try `attempt` (1 is the first retry), in milliseconds: exponential with full jitter. */
 export function backoff(policy: RetryPolicy, attempt: number, random: () => number): number {
   return Math.min(policy.maxBackoffMs, policy.backoffMs * 2 ** (attempt - 1)) * random()
+}
+
+/** `Retry-After` in milliseconds from now: seconds, or a date; 0 for what is neither. @param now milliseconds since 1970 */
+export function retryAfterMs(value: string, now: number): number {
+  if (/^\d+$/.test(value)) return Number(value) * 1000
+  const date = Date.parse(value)
+  return Number.isNaN(date) ? 0 : Math.max(0, date - now)
 }

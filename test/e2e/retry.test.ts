@@ -207,3 +207,42 @@ t.test('C-17 the pause before a retry doubles, and chance decides how much of it
   t.match(await line({ path: '/x' }), { attempts: 4 })
   t.equal(asked, 3, 'a draw for each pause')
 })
+
+t.test('RES-15 RES-16 Retry-After of a 503 or 429 is waited for, if there is time', async t => {
+  const times: number[] = []
+  const answers: [status: number, retryAfter: string | undefined][] = []
+  const upstream = await startUpstream(t, (_request, response) => {
+    times.push(performance.now())
+    const [status, retryAfter] = answers.shift() ?? [200, undefined]
+    response.writeHead(status, retryAfter === undefined ? {} : { 'retry-after': retryAfter }).end('x')
+  })
+  const { call, line } = await gateway(t, [upstream.url], {
+    retry: { attempts: 1, retry_on: [503, 429, 500] },
+    timeout: '9s'
+  })
+  const ask = async (path: string, status: number, retryAfter: string): Promise<unknown> => {
+    answers.splice(0, answers.length, [status, retryAfter])
+    await call(path)
+    return (await line({ path })).attempts
+  }
+  t.equal(await ask('/second', 503, '1'), 2)
+  t.ok((times[1] as number) - (times[0] as number) >= 990)
+  t.equal(await ask('/past', 429, 'Wed, 21 Oct 2015 07:28:00 GMT'), 2)
+  t.equal(await ask('/minute', 503, '60'), 1, 'the answer is due before')
+  t.equal(await ask('/future', 429, new Date(Date.now() + 3_600_000).toUTCString()), 1)
+  t.equal(await ask('/other', 500, '60'), 2, 'on other statuses it means something else')
+})
+
+t.test('H-93 RES-15 C-17 a budget of 0 leaves no more than one retry a second', async t => {
+  const upstream = await startUpstream(t, (_request, response) => response.writeHead(503).end())
+  const clock = new FakeClock()
+  const { call, lines } = await gateway(
+    t,
+    [upstream.url],
+    { retry: { attempts: 3, retry_on: [503], budget: 0 } },
+    { clock }
+  )
+  for (let i = 0; i < 20; i++) await call('/x')
+  await until(() => lines().filter(({ path }) => path === '/x').length === 20)
+  t.equal(upstream.seen.length, 30, 'ten that it had saved')
+})

@@ -1,12 +1,14 @@
 import t from 'tap'
-import { afterFailure, type FailedTry, type NextStep } from '../../../src/upstream/retry.ts'
+import { afterFailure, type FailedTry, type NextStep, RetryBudget, retryAfterMs } from '../../../src/upstream/retry.ts'
+import { FakeClock } from '../../support/clock.ts'
 
 const POLICY = {
   attempts: 2,
   backoffMs: 0,
   maxBackoffMs: 0,
   methods: new Set(['GET', 'PUT']),
-  on: new Set(['connect', 'reset', 'timeout', 503] as const)
+  on: new Set(['connect', 'reset', 'timeout', 503] as const),
+  budget: 0.15
 }
 const NONE = { ...POLICY, attempts: 0, on: new Set<never>() }
 const GET = { method: 'GET', body: 'whole', tries: 1, hasOther: false, stale: false } as const
@@ -53,4 +55,30 @@ const TABLE: readonly (readonly [
 
 t.test('H-88 H-91 H-92 C-17 what follows a failed try', async t => {
   for (const [name, failed, policy, next] of TABLE) t.equal(afterFailure(policy, failed), next, name)
+})
+
+t.test('RES-15 Retry-After is seconds or a date; what is neither says nothing', async t => {
+  const now = Date.parse('Wed, 21 Oct 2026 07:28:00 GMT')
+  t.equal(retryAfterMs('0', now), 0)
+  t.equal(retryAfterMs('120', now), 120_000)
+  t.equal(retryAfterMs('Wed, 21 Oct 2026 07:28:05 GMT', now), 5000)
+  t.equal(retryAfterMs('Wed, 21 Oct 2026 07:27:00 GMT', now), 0)
+  for (const nonsense of ['', 'soon', '-1x']) t.equal(retryAfterMs(nonsense, now), 0)
+})
+
+t.test('H-93 RES-15 retries are paid for by requests, and by time', async t => {
+  const clock = new FakeClock()
+  const budget = new RetryBudget(clock)
+  const spend = (): number => {
+    let spent = 0
+    while (budget.withdraw()) spent++
+    return spent
+  }
+  t.equal(spend(), 10, 'what a quiet service has saved')
+  for (let i = 0; i < 41; i++) budget.deposit(0.1)
+  t.equal(spend(), 4)
+  for (let i = 0; i < 100; i++) budget.deposit(0)
+  t.equal(spend(), 0)
+  clock.advance(3000)
+  t.equal(spend(), 3)
 })
