@@ -3,7 +3,8 @@ import type { PostgresServer } from '../../test/support/postgres-server.ts'
 import { seeded } from '../../test/support/random.ts'
 import type { RedisServer } from '../../test/support/redis-server.ts'
 import { startRedisServer } from '../../test/support/redis-server.ts'
-import type { ChaosGateway, InstanceAddress } from './gateway.ts'
+import type { Directory } from './directory.ts'
+import type { ChaosGateway, InstanceAddress, Whereabouts } from './gateway.ts'
 import type { Link, LinkFault } from './link.ts'
 import { bodyOf, type ChaosService } from './service.ts'
 import type { Weather } from './weather.ts'
@@ -20,6 +21,7 @@ const FAULT_MS = [3000, 12_000] as const
 const CHURN_MS = [2000, 6000] as const
 const REDIS_MS = { calm: [12_000, 35_000], down: [500, 4000] } as const
 const POSTGRES_MS = { calm: [15_000, 45_000], down: [500, 5000] } as const
+const DIRECTORY_MS = { calm: [10_000, 30_000], away: [1000, 8000] } as const
 const REGISTRATION_MS = [800, 3000] as const
 /** How long after an outage of the database changes may still be refused. */
 const RECOVERY_MS = 5000
@@ -35,6 +37,8 @@ export interface Fleet {
   readonly name: string
   readonly instances: readonly Instance[]
   readonly weather: Weather
+  /** Who says where its instances are, if the configuration does not. */
+  readonly directory: Directory | undefined
 }
 
 export interface Scene {
@@ -46,6 +50,17 @@ export interface Scene {
   /** Where registered services are: a service that nothing happens to. */
   readonly haven: string
   readonly admin: string
+}
+
+/** Where the services are, but for those instances that have left; directories are told. */
+export function whereabouts(fleets: readonly Fleet[], absent: ReadonlySet<Instance>): Map<string, Whereabouts> {
+  return new Map(
+    fleets.map(({ name, instances, directory }) => {
+      const present = instances.filter(one => !absent.has(one)).map(({ id, url }) => ({ id, url }))
+      directory?.publish(present)
+      return [name, directory ?? present]
+    })
+  )
 }
 
 /** Lets everything go wrong that can, each kind by a timetable of its own that only the seed decides. */
@@ -78,6 +93,7 @@ export class Faults {
       this.#restartRedis(this.#chance(101)),
       this.#restartPostgres(this.#chance(102)),
       this.#churn(this.#chance(103)),
+      ...fleets.map(({ directory }, i) => directory && this.#silence(directory, this.#chance(110 + i))),
       this.#register(this.#chance(104))
     ]
     await Promise.all(loops)
@@ -174,13 +190,19 @@ export class Faults {
     }
   }
 
+  /** The directory answers nobody for a while; the list known last stays good. */
+  async #silence(directory: Directory, random: () => number): Promise<void> {
+    while (await this.#pause(DIRECTORY_MS.calm, random)) {
+      this.#note('directory', 'away')
+      directory.isAway = true
+      await this.#pause(DIRECTORY_MS.away, random)
+      directory.isAway = false
+    }
+  }
+
   #configure(): void {
     const { gateway, fleets } = this.#scene
-    const instances = fleets.map(
-      ({ name, instances }) =>
-        [name, instances.filter(one => !this.#absent.has(one)).map(({ id, url }) => ({ id, url }))] as const
-    )
-    gateway.configure({ instances: new Map(instances), others: this.#others })
+    gateway.configure({ services: whereabouts(fleets, this.#absent), others: this.#others })
   }
 
   /** Services that register, are called at once, and go again. */

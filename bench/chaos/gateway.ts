@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { SECRET } from '../contenders/contender.ts'
 import { residentMb } from '../cpu.ts'
+import { Directory } from './directory.ts'
 
 const ROOT = join(import.meta.dirname, '..', '..')
 /** So that what is left in the heap can be told from what has not been collected yet. */
@@ -24,10 +25,13 @@ export interface InstanceAddress {
   readonly url: string
 }
 
+/** Instances of a service, or who is to be asked for them. */
+export type Whereabouts = readonly InstanceAddress[] | Directory
+
 /** What changes in the configuration while the gateway runs. */
 export interface Changing {
   /** By service. */
-  readonly instances: ReadonlyMap<string, readonly InstanceAddress[]>
+  readonly services: ReadonlyMap<string, Whereabouts>
   /** How many further routes there are, which nobody asks for. */
   readonly others: number
 }
@@ -146,21 +150,8 @@ export class ChaosGateway {
     this.complaints.set(what, (this.complaints.get(what) ?? 0) + 1)
   }
 
-  #document({ instances, others }: Changing): object {
-    const services = Object.fromEntries(
-      [...instances].map(([name, list]) => [
-        name,
-        {
-          instances: list,
-          health_check: { path: '/health', interval_seconds: 0.5, timeout_seconds: 1 },
-          pool: { connections: 256 }
-        }
-      ])
-    )
-    const routes = [...instances.keys()].flatMap(name => [
-      { id: name, path: `/api/${name}/**`, service: name, rate_limit: { requests_per_minute: 10_000_000 } },
-      { id: `ws-${name}`, path: `/ws/${name}`, service: name, websocket: true }
-    ])
+  #document({ services, others }: Changing): object {
+    const names = [...services.keys()]
     return {
       server: { host: '127.0.0.1', port: this.port, trusted_proxies: ['loopback'], timeouts: { drain: '5s' } },
       storage: { data_dir: join(this.#folder, 'data'), ...this.#storage },
@@ -172,15 +163,35 @@ export class ChaosGateway {
         timeout: '5s',
         timeouts: { connect: '1s', first_byte: '1s', idle: '5s' },
         retry: { attempts: 2, retry_on: ['connect', 'reset', 'timeout', 502, 503] },
-        circuit_breaker: { failure_threshold: 5, recovery_timeout: '2s', success_threshold: 2 }
+        circuit_breaker: {
+          per: 'instance',
+          failure_threshold: 3,
+          error_rate: 0.2,
+          window: '3s',
+          minimum_calls: 10,
+          recovery_timeout: '5s',
+          success_threshold: 3
+        },
+        concurrency: 500
       },
-      services,
+      services: Object.fromEntries(
+        [...services].map(([name, where]) => [
+          name,
+          {
+            ...(where instanceof Directory
+              ? { discovery: { http: { url: where.url, interval: '500ms' }, allow: ['loopback'] } }
+              : { instances: where }),
+            health_check: { path: '/health', interval_seconds: 0.5, timeout_seconds: 1 },
+            pool: { connections: 256 }
+          }
+        ])
+      ),
       routes: [
-        ...routes,
-        ...Array.from({ length: others }, (_, i) => ({
-          path: `/other/${i}/**`,
-          service: [...instances.keys()][i % instances.size]
-        }))
+        ...names.flatMap(name => [
+          { id: name, path: `/api/${name}/**`, service: name, rate_limit: { requests_per_minute: 10_000_000 } },
+          { id: `ws-${name}`, path: `/ws/${name}`, service: name, websocket: true }
+        ]),
+        ...Array.from({ length: others }, (_, i) => ({ path: `/other/${i}/**`, service: names[i % names.length] }))
       ]
     }
   }

@@ -9,7 +9,8 @@ import { findRedisServer, startRedisServer } from '../../test/support/redis-serv
 import { describeMachine } from '../machine.ts'
 import { say } from '../measure.ts'
 import { token } from '../tokens.ts'
-import { Faults, type Fleet, type Instance } from './faults.ts'
+import { Directory } from './directory.ts'
+import { Faults, type Fleet, type Instance, whereabouts } from './faults.ts'
 import { ChaosGateway, type Sample } from './gateway.ts'
 import { Ledger } from './ledger.ts'
 import { Link } from './link.ts'
@@ -28,6 +29,8 @@ const USAGE = `usage: npm run chaos -- [options]
 
 const SERVICES = ['orders', 'users', 'search'] as const
 const INSTANCES = 3
+/** One of them is found by discovery. */
+const DISCOVERED = 'search'
 const WARM_MS = 20_000
 const AFTERWARDS_MS = 10_000
 /** Until idle connections on both sides are closed. */
@@ -68,7 +71,9 @@ async function startFleet(name: string, deliveries: Deliveries, random: () => nu
     await link.listen()
     instances.push({ id: `${name}-${i + 1}`, url: `http://127.0.0.1:${link.port}`, link, service })
   }
-  return { name, instances, weather: new Weather(INSTANCES) }
+  const directory = name === DISCOVERED ? new Directory() : undefined
+  await directory?.listen()
+  return { name, instances, weather: new Weather(INSTANCES), directory }
 }
 
 async function run(request: Request): Promise<boolean> {
@@ -92,10 +97,7 @@ async function run(request: Request): Promise<boolean> {
     redis.server.process.kill('SIGKILL')
   })
   say(`seed ${seed}: ${minutes} min at ${rate}/s; the gateway's log is ${folder}/gateway.log`)
-  const instances = new Map(
-    fleets.map(({ name, instances }) => [name, instances.map(({ id, url }) => ({ id, url }))] as const)
-  )
-  await gateway.start({ instances, others: 0 })
+  await gateway.start({ services: whereabouts(fleets, new Set()), others: 0 })
 
   const weather = new Map(fleets.map(({ name, weather }) => [name, weather]))
   const ledger = new Ledger(weather, deliveries, nonce => gateway.reasonOf(nonce))
@@ -155,12 +157,6 @@ async function run(request: Request): Promise<boolean> {
   if (request.save) writeFileSync(join(import.meta.dirname, '..', 'CHAOS.md'), report.text)
   redis.server.process.kill('SIGKILL')
   await postgres.remove()
-  for (const { instances } of fleets)
-    for (const { link, service } of instances) {
-      link.close()
-      service.close()
-    }
-  haven.close()
   if (report.isGood) rmSync(folder, { recursive: true, force: true })
   return report.isGood
 }
