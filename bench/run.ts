@@ -33,10 +33,10 @@ const SECTIONS: Readonly<Record<string, Section>> = {
 
 const USAGE = `usage: npm run bench -- [options]
   --section a,b   ${Object.keys(SECTIONS).join(', ')}; all of them if not given
-  --only a,b      contenders of the section http: full, none, bare, naive, express, nginx, nginx-lua, haproxy, caddy, tokens
+  --only a,b      contenders of the section http: full, resilient, none, bare, naive, express, nginx, nginx-lua, haproxy, caddy, tokens
   --rounds n      visits to each contender, 6 if not given
   --seconds n     length of a window, 4 if not given
-  --quick         full, none and bare over HTTP in less than two minutes
+  --quick         full, resilient, none and bare over HTTP in less than two minutes
   --save          write bench/RESULTS.md; for whole runs only
 `
 
@@ -70,7 +70,7 @@ function readRequest(): Request {
     seconds,
     rounds: wholeNumber('rounds', values.rounds, quick ? 4 : 6),
     warmSeconds: seconds * 2,
-    only: values.only?.split(',') ?? (quick ? ['full', 'none', 'bare'] : undefined)
+    only: values.only?.split(',') ?? (quick ? ['full', 'resilient', 'none', 'bare'] : undefined)
   }
 }
 

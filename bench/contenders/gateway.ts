@@ -9,6 +9,8 @@ export interface GatewayOptions {
   readonly lease?: boolean
   /** Whether it writes down what happens, in an SQLite file. */
   readonly recording?: boolean
+  /** Whether there are two instances, and everything that keeps requests from failing: checks, breakers, retries, bulkheads. */
+  readonly resilient?: boolean
   /** Connections to the service; as many as the others have if not given. */
   readonly connections?: number
   /** What to run instead of the sources. */
@@ -78,7 +80,7 @@ function command(name: string, place: Place, options: GatewayOptions, policies: 
     logging: { format: 'json' },
     services: {
       orders: {
-        url: `http://127.0.0.1:${upstream}`,
+        ...(options.resilient ? resilience(upstream) : { url: `http://127.0.0.1:${upstream}` }),
         pool: { connections: options.connections ?? CONNECTIONS }
       }
     },
@@ -87,6 +89,20 @@ function command(name: string, place: Place, options: GatewayOptions, policies: 
   }
   writeFileSync(file, JSON.stringify(document, undefined, 2))
   return [process.execPath, ...START.slice(0, -1), options.entry ?? (START.at(-1) as string), '-c', file]
+}
+
+/** Two ways to one service, which answers the same whatever it is asked for, and what watches over them. */
+function resilience(upstream: number): object {
+  return {
+    instances: [
+      { id: 'a', url: `http://127.0.0.1:${upstream}` },
+      { id: 'b', url: `http://127.0.0.1:${upstream}/b` }
+    ],
+    health_check: { path: '/health', interval_seconds: 1 },
+    circuit_breaker: { per: 'instance', error_rate: 0.5, slow_call: '1s' },
+    retry: { attempts: 2, retry_on: ['connect', 'reset', 502, 503] },
+    concurrency: { limit: 'adaptive' }
+  }
 }
 
 /** The entry of what `npm run build` made, if it has been run. */
