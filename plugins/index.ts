@@ -8,7 +8,7 @@ import context from './context.ts'
 import cors from './cors.ts'
 import deprecated from './deprecated.ts'
 import { errorFormat, errors } from './errors.ts'
-import ipFilter from './ip-filter.ts'
+import ipFilter, { ipBlock } from './ip-filter.ts'
 import requestPriority, { callerPriority } from './overload.ts'
 import rateLimit, { preLimit } from './rate-limit.ts'
 import securityHeaders from './security-headers.ts'
@@ -31,6 +31,7 @@ export const order: readonly Concern[] = [
   policy(errorFormat),
   { name: 'context', plugin: context },
   { name: 'telemetry', plugin: telemetry },
+  policy(ipBlock),
   policy(requestPriority),
   policy(ipFilter),
   policy(securityHeaders),

@@ -1,25 +1,26 @@
 import { refuse } from '../src/errors.ts'
 import { capacityOf, type Limit } from '../src/limits/limit.ts'
-import { addressPlanOf, LimitPlan, type OwnLimit } from '../src/limits/plan.ts'
-import { type HeaderStyle, limitsOf, RATE, type RateLimitsSettings } from '../src/limits/settings.ts'
+import { addressPlanOf, LimitPlan, type OwnLimit, type Plan } from '../src/limits/plan.ts'
+import { LimitQueue } from '../src/limits/queue.ts'
+import { type HeaderStyle, limitsOf, QUEUEING, RATE, type RateLimitsSettings } from '../src/limits/settings.ts'
 import { definePolicy } from '../src/policy.ts'
 import type { Exchange } from '../src/proxy/exchange.ts'
 import { OWNS } from '../src/proxy/headers.ts'
 import { oncePer } from '../src/runtime/once-per.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import { oneOf, Type } from '../src/schema.ts'
-import type { Decision } from '../src/store/store.ts'
+import type { Decision, LimitRequest } from '../src/store/store.ts'
 
 type Done = (error?: Error) => void
 
-/** How callers are told where they stand. */
+/** How callers are told where they stand, and what becomes of those who have reached a limit. */
 interface Manner {
   readonly style: HeaderStyle
   /** Longest wait of those who are about to reach a limit, in milliseconds; 0 for none. */
   readonly slowDownMs: number
+  readonly queue: LimitQueue | undefined
+  readonly runtime: Runtime
 }
-
-const SILENT: Manner = { style: 'none', slowDownMs: 0 }
 
 /** Holds callers to all limits of a route at once, after it is known who they are (RLM-02). */
 export default definePolicy({
@@ -27,6 +28,7 @@ export default definePolicy({
   schema: Type.Object(
     {
       ...RATE,
+      ...QUEUEING,
       by: oneOf(['consumer', 'ip', 'route'], {
         description: 'Whether to count each caller, each address, or all requests together.',
         default: 'consumer'
@@ -48,19 +50,26 @@ export default definePolicy({
     const terms = snapshot.rateLimits
     const plan = new LimitPlan(terms, route, own)
     if (plan.empty) return undefined
-    const manner: Manner = { style: options.headers ?? headerStyle(terms), slowDownMs: terms.slow_down }
-    const { store } = runtime
+    const { store, suspects } = runtime
+    const most = options.max_queue ?? terms.max_queue
+    const maxWaitMs = options.max_wait ?? terms.max_wait
+    const queues = (options.on_limit ?? terms.on_limit) === 'queue'
+    const queue = queues ? new LimitQueue({ most, maxWaitMs }, { ...runtime, terms }) : undefined
+    const manner = { style: options.headers ?? headerStyle(terms), slowDownMs: terms.slow_down, queue, runtime }
+    const silence: Manner = { style: 'none', slowDownMs: 0, queue, runtime }
 
     return {
       onRequest(request, _reply, done) {
         const { exchange } = request
         const clientId = exchange.peer.trusted ? exchange.clientId : ''
-        const { requests, silent } = plan.for(exchange.consumer, exchange.client, clientId)
+        const its = plan.for(exchange.consumer, exchange.client, clientId)
+        const requests = suspects.limitsFor(its)
         if (requests.length === 0) return done()
-        const how = silent ? SILENT : manner
+        const how = its.silent ? silence : manner
+        if (queue?.has(requests)) return decided(undefined, requests, its, exchange, how, done)
         const decision = store.decide(requests, terms)
-        if (decision instanceof Promise) decision.then(late => settle(late, exchange, how, runtime, done), done)
-        else settle(decision, exchange, how, runtime, done)
+        if (decision instanceof Promise) decision.then(late => decided(late, requests, its, exchange, how, done), done)
+        else decided(decision, requests, its, exchange, how, done)
       }
     }
   }
@@ -74,35 +83,63 @@ export const preLimit = definePolicy({
   compile(_options, { snapshot, runtime }) {
     const terms = snapshot.rateLimits
     const plan = addressPlanOf(terms)
-    const manner: Manner = { style: headerStyle(terms), slowDownMs: 0 }
-    const { store } = runtime
+    const manner: Manner = { style: headerStyle(terms), slowDownMs: 0, queue: undefined, runtime }
+    const { store, suspects } = runtime
     return {
       onRequest(request, _reply, done) {
         const { exchange } = request
-        const decision = store.decide(plan.for(exchange.client), terms)
-        if (decision instanceof Promise) decision.then(late => settlePre(late, exchange, manner, runtime, done), done)
-        else settlePre(decision, exchange, manner, runtime, done)
+        const its = plan.for(exchange.client)
+        const decision = store.decide(suspects.limitsFor(its), terms)
+        if (decision instanceof Promise) decision.then(late => settlePre(late, its, exchange, manner, done), done)
+        else settlePre(decision, its, exchange, manner, done)
       }
     }
   }
 })
 
 /** The guard is no business of those whom it lets through. */
-function settlePre(decision: Decision, exchange: Exchange, manner: Manner, runtime: Runtime, done: Done): void {
+function settlePre(decision: Decision, plan: Plan, exchange: Exchange, manner: Manner, done: Done): void {
   if (decision.allowed) done()
-  else settle(decision, exchange, manner, runtime, done)
+  else settle(decision, plan, exchange, manner, done)
 }
 
-function settle(decision: Decision, exchange: Exchange, manner: Manner, runtime: Runtime, done: Done): void {
+/** Settles what the limits have said, unless the request may wait. @param decision undefined if others wait already */
+function decided(
+  decision: Decision | undefined,
+  requests: readonly LimitRequest[],
+  plan: Plan,
+  exchange: Exchange,
+  manner: Manner,
+  done: Done
+): void {
+  const { queue } = manner
+  if (decision?.allowed || queue === undefined) return settle(decision as Decision, plan, exchange, manner, done)
+  const leave = queue.join(requests, decision, {
+    settled: late => {
+      exchange.onGone = undefined
+      settle(late, plan, exchange, manner, done)
+    },
+    failed: done
+  })
+  if (leave !== undefined) exchange.onGone = { gone: leave }
+  else settle(decision ?? (queue.refusalFor(requests) as Decision), plan, exchange, manner, done)
+}
+
+function settle(decision: Decision, plan: Plan, exchange: Exchange, manner: Manner, done: Done): void {
   const { allowed, tightest } = decision
   if (tightest === undefined) return done(allowed ? undefined : STORE_LOST)
   if (manner.style !== 'none') describe(decision, tightest, exchange, manner.style)
   if (allowed) {
-    if (manner.slowDownMs === 0) done()
-    else slowDown(1 - decision.remaining / capacityOf(tightest), exchange, manner.slowDownMs, done)
+    const used = 1 - decision.remaining / capacityOf(tightest)
+    if (used < WARN_FROM || manner.style === 'none') return done()
+    exchange.fields.push('x-ratelimit-warning', `${Math.floor(used * 100)}% used`)
+    if (used <= WAIT_FROM || manner.slowDownMs === 0) done()
+    else slowDown(used, exchange, manner.slowDownMs, done)
     return
   }
-  runtime.metrics.rateLimitHits.inc({ limit: tightest.name, endpoint: exchange.route?.label ?? '' })
+  const { metrics, suspects } = manner.runtime
+  metrics.rateLimitHits.inc({ limit: tightest.name, endpoint: exchange.route?.label ?? '' })
+  suspects.refused(plan, exchange.client)
   const seconds = Math.max(1, Math.ceil(decision.retryMs / 1000))
   done(
     refuse('rate_limit_exceeded', {
@@ -117,10 +154,8 @@ function settle(decision: Decision, exchange: Exchange, manner: Manner, runtime:
 const WARN_FROM = 0.8
 const WAIT_FROM = 0.9
 
-/** Says that the limit is near, then makes the caller wait for longer and longer. @param used share of the limit, up to 1 */
+/** Makes the caller wait, for longer and longer. @param used share of the limit, up to 1 */
 function slowDown(used: number, exchange: Exchange, mostMs: number, done: Done): void {
-  if (used >= WARN_FROM) exchange.fields.push('x-ratelimit-warning', `${Math.floor(used * 100)}% used`)
-  if (used <= WAIT_FROM) return done()
   const timer = setTimeout(done, (mostMs * (used - WAIT_FROM)) / (1 - WAIT_FROM))
   exchange.onGone = { gone: () => clearTimeout(timer) }
 }

@@ -42,6 +42,20 @@ const LIMITS = Type.Object({
   consumer: Type.String({ description: 'Who.', examples: ['user:alice'] }),
   limits: LIMITS_USED
 })
+const BLOCKED = Type.Object({
+  address: Type.String({ description: 'An address, or the /64 of an IPv6 address.', examples: ['192.0.2.1'] })
+})
+const BLOCKS = Type.Object({
+  blocks: Type.Array(
+    Type.Object({
+      address: Type.String({ description: 'Who may not call.', examples: ['192.0.2.1'] }),
+      at: Type.String({ description: 'Since when.', format: 'date-time' }),
+      until: Type.String({ description: 'Until when.', format: 'date-time' }),
+      reason: Type.String({ description: 'Why.', examples: ['refused again and again as ip:192.0.2.1'] })
+    }),
+    { description: 'The newest first.' }
+  )
+})
 const BACKUP = Type.Object({
   file: Type.String({
     description: 'Where the copy is, on the gateway’s machine.',
@@ -109,8 +123,39 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
     administrators('Forgets what a caller has used', { params: CONSUMER, answers: { 204: null } }),
     async (request, reply) => {
       const target = subjectOf(request.params.consumer)
+      runtime.suspects.forgive(target)
       await fromStore(runtime.store.reset(target, snapshot.rateLimits))
       await noteChange(runtime, { ...auditOf(request, runtime), action: 'rate_limits.reset', target })
+      return reply.code(204).send()
+    }
+  )
+
+  app.get(
+    '/ip-blocks',
+    { ...administrators('Addresses that are blocked', { answers: { 200: BLOCKS } }) },
+    async () => ({
+      blocks: runtime.ipBlocks.list().map(({ address, at, until, reason }) => ({
+        address,
+        at: new Date(at).toISOString(),
+        until: new Date(until).toISOString(),
+        reason
+      }))
+    })
+  )
+
+  app.delete<{ Params: { address: string } }>(
+    '/ip-blocks/:address',
+    administrators('Lets an address call again', {
+      params: BLOCKED,
+      answers: { 204: null },
+      refuses: ['not_found']
+    }),
+    async (request, reply) => {
+      const address = request.params.address.replace(/\/64$/, '')
+      const target = `ip:${network(address)}`
+      if (!(await runtime.ipBlocks.lift(address))) throw refuse('not_found', { details: `${address} is not blocked.` })
+      runtime.suspects.forgive(target)
+      await noteChange(runtime, { ...auditOf(request, runtime), action: 'address.unblock', target })
       return reply.code(204).send()
     }
   )

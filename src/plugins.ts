@@ -26,7 +26,7 @@ interface Use {
 }
 
 /** Policies that are there for all routes, and have no key of their own in the document. */
-const INTERNAL = new Set(['pre_limit', 'caller_priority'])
+const INTERNAL = new Set(['pre_limit', 'caller_priority', 'ip_block'])
 
 /** What the configuration may say, and who does what it says: the built-in concerns and those that it names itself. */
 export interface Concerns {

@@ -12,6 +12,7 @@ import { isUnchanged } from './config/diff.ts'
 import type { ServerSettings } from './config/schema.ts'
 import { type GatewayError, refuse } from './errors.ts'
 import { network } from './limits/plan.ts'
+import { abuseOf } from './limits/settings.ts'
 import { answerTo, type ClientError, refusalOf } from './malformed.ts'
 import { attach, Exchange, exchangeOf, type Upgrade } from './proxy/exchange.ts'
 import { lingerAtEnd } from './proxy/linger.ts'
@@ -107,10 +108,13 @@ export class GatewayServer {
     const old = this.#current
     this.#current = next
     next.takeOver()
-    const { metrics, recorder, overload, clock } = this.#runtime
+    const { metrics, recorder, overload, suspects, ipBlocks, clock } = this.#runtime
     metrics.generation = { version: next.snapshot.version, since: clock.now() }
     recorder?.configure(next.snapshot.recording)
     overload.configure(next.snapshot.overload)
+    const abuse = abuseOf(next.snapshot.rateLimits)
+    suspects.configure(abuse)
+    ipBlocks.configure(abuse && [...this.#settings.trusted_proxies, ...abuse.neverBlock])
     if (old !== undefined) void this.#retire(old, this.#settings.timeouts.drain, onlyRoutes)
     if (onlyRoutes) for (const generation of this.#patient.keys()) void this.#endWhatIsOver(generation)
     else for (const hurry of this.#patient.values()) hurry()

@@ -17,6 +17,7 @@ t.test('C-20 concerns see a request in this order', async t => {
       'policy errors',
       'plugin context',
       'plugin telemetry',
+      'policy ip_block',
       'policy request_priority',
       'policy ip_filter',
       'policy security_headers',

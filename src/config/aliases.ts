@@ -256,6 +256,7 @@ const MERGED = new Set([
   'rate_limits.user_tiers',
   'rate_limits.roles',
   'rate_limits.clients',
+  'rate_limits.abuse',
   'overload',
   'overload.roles',
   'overload.tiers',

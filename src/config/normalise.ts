@@ -13,6 +13,7 @@ import {
 import { advisoriesOn, problemsOfClient } from '../identity/oauth2/clients.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import { type ConcurrencySettings, concurrencyOf, type OverloadSettings, overloadOf } from '../overload/settings.ts'
+import { rangeFault } from '../proxy/peer.ts'
 import { addressOf, isNetwork, NETWORK_WORDS, type Networks, networksOf } from '../registry/networks.ts'
 import {
   type Release,
@@ -302,6 +303,7 @@ class Normaliser {
     this.#checkConflicts()
     this.#checkBalancing()
     this.#checkRecording()
+    this.#checkAbuse()
     this.#warnAboutUnused()
     await stretches.next()
     const server = this.#server()
@@ -360,6 +362,15 @@ class Normaliser {
           ['services', name, 'instances'],
           'have weights that "round_robin" does not look at: write "load_balancer_type: weighted_round_robin"'
         )
+    }
+  }
+
+  #checkAbuse(): void {
+    const { abuse } = this.#settled.rate_limits
+    if (!abuse) return
+    for (const [i, entry] of abuse.never_block.entries()) {
+      const fault = rangeFault(entry)
+      if (fault !== undefined) this.#problems.add(['rate_limits', 'abuse', 'never_block', i], fault)
     }
   }
 

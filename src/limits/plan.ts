@@ -27,6 +27,8 @@ export interface PlanRoute {
 /** What a caller has to pass: the limits with their keys, and whether they are told about them. */
 export interface Plan {
   readonly requests: readonly LimitRequest[]
+  /** Whom the caller's own limits count: `user:alice`, `ip:192.0.2.1`. */
+  readonly subject: string
   /** Callers without a limit of their own are told nothing (RLM-27). */
   readonly silent: boolean
 }
@@ -161,7 +163,7 @@ export class LimitPlan {
       const whose = { consumer: subject, ip: `ip:${network(client)}`, route: scope }[by]
       requests.push(...counted(limits, whose, scope))
     }
-    return { requests, silent: personal === null }
+    return { requests, subject, silent: personal === null }
   }
 
   /** The caller's own limits: by client, tier, role, or as a guest; null for none on purpose, undefined for none said. */
@@ -205,19 +207,20 @@ export const addressPlanOf = oncePer(
 
 class AddressPlan {
   readonly #limits: readonly Limit[]
-  readonly #byAddress = new TwoGenerations<readonly LimitRequest[]>(MOST_STRANGERS)
+  readonly #byAddress = new TwoGenerations<Plan>(MOST_STRANGERS)
 
   constructor(limits: readonly Limit[]) {
     this.#limits = limits
   }
 
-  for(client: string): readonly LimitRequest[] {
-    let requests = this.#byAddress.get(client)
-    if (requests === undefined) {
-      requests = counted(this.#limits, `ip:${network(client)}`, 'ip')
-      this.#byAddress.set(client, requests)
+  for(client: string): Plan {
+    let plan = this.#byAddress.get(client)
+    if (plan === undefined) {
+      const subject = `ip:${network(client)}`
+      plan = { requests: counted(this.#limits, subject, 'ip'), subject, silent: false }
+      this.#byAddress.set(client, plan)
     }
-    return requests
+    return plan
   }
 }
 

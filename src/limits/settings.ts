@@ -28,6 +28,51 @@ export const RATE = {
 export const rate = Type.Object(RATE)
 export type RateSettings = Static<typeof rate>
 
+const abuse = Type.Union(
+  [
+    Type.Literal(false),
+    Type.Object({
+      refusals: Type.Integer({
+        description: 'After so many refusals within `window` the limits are halved.',
+        default: 10,
+        minimum: 1
+      }),
+      window: duration({ description: 'How long refusals are counted together.', default: '1m', positive: true }),
+      decay: duration({
+        description: 'After each such time without a refusal the limits are doubled again.',
+        default: '5m',
+        positive: true
+      }),
+      block: duration({
+        description:
+          'How long an address is blocked from which so many requests are refused even at an eighth of the limits; 0 to block nobody.',
+        default: '0s'
+      }),
+      never_block: Type.Array(Type.String(), {
+        description: 'Addresses and CIDR ranges that are never blocked, besides `server.trusted_proxies`.',
+        default: []
+      })
+    })
+  ],
+  {
+    description:
+      'Callers who go on when a limit has refused them: theirs are halved, and halved again, down to an eighth.'
+  }
+)
+
+const ON_LIMIT = ['reject', 'queue'] as const
+const ON_LIMIT_NOTE =
+  'What becomes of a request that a limit does not let pass: it is refused, or waits until it passes, if that is not too long.'
+const MAX_QUEUE = { description: 'Requests of one caller that wait at most.', minimum: 1, maximum: 1000 }
+const MAX_WAIT = 'Longest wait for a limit.'
+
+/** What a route may say of waiting, instead of `rate_limits`. */
+export const QUEUEING = {
+  on_limit: Type.Optional(oneOf(ON_LIMIT, { description: ON_LIMIT_NOTE })),
+  max_queue: Type.Optional(Type.Integer(MAX_QUEUE)),
+  max_wait: Type.Optional(duration({ description: MAX_WAIT, positive: true }))
+}
+
 const HEADERS = ['standard', 'legacy', 'both', 'none'] as const
 
 /** A plain number counts per `windowMs`, as in seed 004. */
@@ -89,10 +134,13 @@ export const rateLimitsSchema = Type.Object(
       )
     ),
     slow_down: duration({
-      description:
-        'Warns callers who have used 80 % of a limit (`X-RateLimit-Warning`), and from 90 % on makes them wait, for this long at the end; 0 for neither.',
+      description: 'Makes callers who have used 90 % of a limit wait, for this long at the end; 0 for no wait.',
       default: '0s'
     }),
+    abuse: Type.Optional(abuse),
+    on_limit: oneOf(ON_LIMIT, { description: ON_LIMIT_NOTE, default: 'reject' }),
+    max_queue: Type.Integer({ ...MAX_QUEUE, default: 10 }),
+    max_wait: duration({ description: MAX_WAIT, default: '1s', positive: true }),
     on_store_error: oneOf(['local', 'allow', 'deny'], {
       description:
         'While the store is out of reach: count here against this gateway’s share, let everything through, or nothing.',
@@ -154,4 +202,22 @@ export function limitsOf(name: string, settings: RateSettings): Limit[] {
 
 function freeze(limit: Limit): Limit {
   return Object.freeze(limit)
+}
+
+/** How callers are treated who do not keep to their limits. */
+export interface AbuseConfig {
+  readonly refusals: number
+  readonly windowMs: number
+  readonly decayMs: number
+  /** 0 for never. */
+  readonly blockMs: number
+  /** Addresses and ranges. */
+  readonly neverBlock: readonly string[]
+}
+
+/** Undefined for no such thing. */
+export function abuseOf({ abuse: settings }: Pick<RateLimitsSettings, 'abuse'>): AbuseConfig | undefined {
+  if (settings === undefined || settings === false) return undefined
+  const { refusals, window: windowMs, decay: decayMs, block: blockMs, never_block: neverBlock } = settings
+  return { refusals, windowMs, decayMs, blockMs, neverBlock }
 }

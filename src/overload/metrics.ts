@@ -1,12 +1,11 @@
+import type { Runtime } from '../runtime/runtime.ts'
 import { type Family, family, type Sample } from '../telemetry/metrics.ts'
 import type { Service } from '../upstream/service.ts'
-import type { Services } from '../upstream/services.ts'
 import type { Bulkhead } from './bulkhead.ts'
-import type { Overload } from './overload.ts'
 import { PRIORITIES, type Priority } from './priority.ts'
 
 /** What there is of all this for a registry. */
-export function overloadFamilies({ services, overload }: { services: Services; overload: Overload }): Family[] {
+export function overloadFamilies({ services, overload, suspects, ipBlocks }: Runtime): Family[] {
   const limited = () => [...services.values()].filter(hasBulkhead)
   const gauge = (name: string, help: string, value: (bulkhead: Bulkhead) => number): Family =>
     family(name, help, 'gauge', () =>
@@ -52,7 +51,16 @@ export function overloadFamilies({ services, overload }: { services: Services; o
       'gateway_event_loop_delay_seconds',
       'How late the event loop was in the last tenth of a second',
       () => overload.delayMs / 1000
-    )
+    ),
+    own(
+      'gateway_narrowed_callers',
+      'Callers whose limits are halved since they do not keep to them',
+      () => suspects.size
+    ),
+    own('gateway_ip_blocks', 'Addresses that are blocked for a while', () => ipBlocks.list().length),
+    family('gateway_ip_block_refusals_total', 'Requests refused since their address is blocked', 'counter', () => [
+      { labels: {}, value: ipBlocks.refusals }
+    ])
   ]
 }
 

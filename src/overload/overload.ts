@@ -83,7 +83,7 @@ export class Overload {
     if (config?.concurrency !== before?.concurrency) this.#limit(config?.concurrency)
     if (config === undefined) this.close()
     else if (this.#timer === undefined) {
-      this.#begunAt = this.#lookedAt = this.#clock.monotonic()
+      this.#begunAt = this.#lookedAt = this.#signals.time()
       this.#timer = setInterval(() => this.look(), SAMPLE_MS).unref()
     }
   }
@@ -93,7 +93,7 @@ export class Overload {
     this.#timer = undefined
     this.#throttle = new Throttle()
     this.#shutFrom = NOBODY
-    if (this.#since !== undefined) this.#end(this.#clock.monotonic())
+    if (this.#since !== undefined) this.#end(this.#signals.time())
   }
 
   /** Lets a request in, or says why not. Who has been let in is to `leave`, if it is `counted`. */
@@ -134,7 +134,7 @@ export class Overload {
   /** Whether it has been too much for so long that requests had better be sent elsewhere. */
   get lasting(): boolean {
     const { unreadyAfterMs = 0 } = this.#config ?? {}
-    return this.#since !== undefined && unreadyAfterMs > 0 && this.#clock.monotonic() - this.#since >= unreadyAfterMs
+    return this.#since !== undefined && unreadyAfterMs > 0 && this.#signals.time() - this.#since >= unreadyAfterMs
   }
 
   /** Requests that may be under way at once; undefined for any number. */
@@ -150,7 +150,7 @@ export class Overload {
 
   /** Looks how late it is; called again and again. */
   look(): void {
-    const now = this.#clock.monotonic()
+    const now = this.#signals.time()
     if (now === this.#lookedAt) return
     this.#lateness += Math.max(0, now - this.#lookedAt - SAMPLE_MS)
     this.#looks++

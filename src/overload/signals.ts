@@ -1,8 +1,10 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { getHeapStatistics } from 'node:v8'
 
-/** How much of what the process may have is used, from 0 to 1. */
+/** How the process is: what of that which it may have is used, from 0 to 1, and what time it really is. */
 export interface Signals {
+  /** Monotonic milliseconds, by which the event loop is late or not. */
+  time(): number
   /** Of the heap, or of the memory of the container, whichever is nearer to its end. @param limit bytes, instead of the container's; 0 for that */
   memory(limit: number): number
   descriptors(): number
@@ -12,6 +14,8 @@ const OPEN = '/proc/self/fd'
 
 /** As the operating system tells; 0 where it does not. */
 export const systemSignals: Signals = {
+  time: () => performance.now(),
+
   memory(limit) {
     const { used_heap_size: used, heap_size_limit: most } = getHeapStatistics()
     const container = limit === 0 ? constrainedMemory() : limit

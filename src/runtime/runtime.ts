@@ -6,6 +6,8 @@ import { LiveIdentity } from '../identity/live.ts'
 import { Passwords } from '../identity/password.ts'
 import { Revocations } from '../identity/revocation.ts'
 import { StoredKeys } from '../identity/stored-keys.ts'
+import { Suspects } from '../limits/abuse.ts'
+import { IpBlocks } from '../limits/ip-blocks.ts'
 import { Overload } from '../overload/overload.ts'
 import type { Signals } from '../overload/signals.ts'
 import { MemoryStore } from '../store/memory.ts'
@@ -53,6 +55,9 @@ export class Runtime {
   readonly services: Services
   readonly breakers: Breakers
   readonly deadlines: Deadlines
+  readonly ipBlocks: IpBlocks
+  /** Callers who do not keep to their limits. */
+  readonly suspects: Suspects
   /** Keeps it from taking on more than it can do. */
   readonly overload: Overload
   readonly metrics: RequestMetrics
@@ -102,6 +107,8 @@ export class Runtime {
     this.startedAt = this.clock.now()
     this.overload = new Overload({ clock, random, log, signals: options.signals })
     const { store, database, node } = this
+    this.ipBlocks = new IpBlocks({ store, database, clock, log })
+    this.suspects = new Suspects(clock, this.ipBlocks)
     this.breakers = new Breakers({ clock, random, leases, log, store, node })
     const dropped = this.metrics.recordsDropped
     if (database !== undefined) this.recorder = new Recorder({ database, store, clock, random, log, node, dropped })
@@ -114,6 +121,7 @@ export class Runtime {
     this.watches.close()
     this.breakers.close()
     this.overload.close()
+    this.ipBlocks.close()
     await this.recorder?.close()
     await this.store.close()
     await this.storedKeys?.close()

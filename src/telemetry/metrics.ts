@@ -249,6 +249,9 @@ export class RequestMetrics {
   readonly recordsDropped = new LabelledCounter()
   readonly connectionsRefused = new LabelledCounter()
   websockets = 0
+  /** Requests that wait for a limit to let them pass, and how long those waited that did, in seconds. */
+  limitsWaiting = 0
+  readonly limitWaits = new Histogram()
   generation = { version: '', since: 0 }
   /** When the certificate of the gateway's own listener ends, in milliseconds since 1970; undefined without TLS. */
   certificateExpiry: number | undefined
@@ -379,6 +382,12 @@ export class RequestMetrics {
       ),
       family('gateway_deprecated_requests_total', 'Requests for what is deprecated, by who makes them', 'counter', () =>
         this.deprecatedRequests.samples()
+      ),
+      family('gateway_rate_limit_queue_length', 'Requests that wait for a limit', 'gauge', () => [
+        { labels: {}, value: this.limitsWaiting }
+      ]),
+      family('gateway_rate_limit_wait_seconds', 'How long requests have waited for a limit', 'histogram', () =>
+        this.limitWaits.samples('gateway_rate_limit_wait_seconds', {})
       ),
       family('gateway_store_errors_total', 'Decisions made without the store', 'counter', () =>
         this.storeErrors.samples()

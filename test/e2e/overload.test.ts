@@ -26,7 +26,11 @@ async function startDriven(t: Test, overload: object | false = {}, more: { route
         ...(more.routes ?? [])
       ]
     },
-    { clock, random: () => 0, signals: { memory: () => used.memory, descriptors: () => used.descriptors } }
+    {
+      clock,
+      random: () => 0,
+      signals: { time: () => clock.monotonic(), memory: () => used.memory, descriptors: () => used.descriptors }
+    }
   )
   const { overload: state } = gateway.gateway.runtime
   /** Lets time pass in tenths of a second, in each of which everything is as late as `late` says. */
