@@ -13,6 +13,7 @@ import apiKeys from './api-keys.ts'
 import audit from './audit.ts'
 import auth from './auth.ts'
 import batch from './batch.ts'
+import canaries from './canaries.ts'
 import circuitBreakers from './circuit-breakers.ts'
 import docs from './docs.ts'
 import external from './external.ts'
@@ -63,6 +64,7 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
     await app.register(gateway, { ...options, prefix: paths.gateway })
     await app.register(gatewayServices, { ...options, prefix: paths.gateway })
     await app.register(circuitBreakers, { ...options, prefix: paths.gateway })
+    await app.register(canaries, { ...options, prefix: paths.gateway })
   }
   if (paths.admin !== false) {
     await app.register(admin, { ...options, prefix: paths.admin })

@@ -8,7 +8,9 @@ import { type ForwardContext, forward } from '../src/proxy/forward.ts'
 import { HeaderBlock } from '../src/proxy/headers.ts'
 import type { Route } from '../src/proxy/route.ts'
 import { type Tunnel, tunnel } from '../src/proxy/tunnel.ts'
+import type { Canary } from '../src/releases/canary.ts'
 import { compileRelease } from '../src/releases/release.ts'
+import type { CanaryRelease } from '../src/releases/settings.ts'
 import { withSegment } from '../src/releases/versions.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import { Stretches } from '../src/runtime/stretches.ts'
@@ -46,6 +48,8 @@ export interface Mounted {
   readonly routes: Route[]
   /** Whom they lead to. */
   readonly targets: readonly Target[]
+  /** Those that begin when the routes are in charge. */
+  readonly canaries: readonly Canary[]
 }
 
 declare module 'fastify' {
@@ -81,12 +85,18 @@ export async function mountRoutes(
     if (!use) return targetOf(name)
     return { ...targetOf(name), breakers: runtime.breakers.acquire(use, { service: name, route: route.id }, onLease) }
   }
+  const canaries: Canary[] = []
+  const canaryOf = (release: CanaryRelease): Canary => {
+    const canary = runtime.canaries.acquire(release, onLease)
+    canaries.push(canary)
+    return canary
+  }
   const enabled = snapshot.routes.filter(route => route.enabled)
   const routes = enabled.map((config, i) => {
     const targetOf = (name: string): Target => guarded(config, name)
     const fallback =
       config.fallback && compileFallback(config, config.fallback, lastAnswers(config, runtime, onLease), targetOf)
-    return compileRoute(config, `/ ${i}`, targetOf, { snapshot, runtime }, fallback)
+    return compileRoute(config, `/ ${i}`, targetOf, { snapshot, runtime, canaryOf }, fallback)
   })
   const stretches = new Stretches(runtime.clock)
   for (let start = 0; start < routes.length; start += GROUP) {
@@ -98,7 +108,7 @@ export async function mountRoutes(
       }
     })
   }
-  return { routes, targets: [...targets.values()] }
+  return { routes, targets: [...targets.values()], canaries }
 }
 
 function mount(app: FastifyInstance, route: Route, config: RouteConfig, context: ForwardContext): PromiseLike<unknown> {
@@ -166,6 +176,7 @@ function compileTarget(config: ServiceConfig, runtime: Runtime, onLease: (key: s
     service,
     balancer: service.balancer,
     breakers: undefined,
+    arm: undefined,
     series: runtime.metrics.service(config.name),
     logFields: `,"service":${quote(config.name)}`
   }
@@ -175,7 +186,11 @@ function compileRoute(
   config: RouteConfig,
   slot: string,
   targetOf: (name: string) => Target,
-  { snapshot, runtime: { metrics, random } }: Pick<MountOptions, 'snapshot' | 'runtime'>,
+  {
+    snapshot,
+    runtime: { metrics, random },
+    canaryOf
+  }: Pick<MountOptions, 'snapshot' | 'runtime'> & { readonly canaryOf: (release: CanaryRelease) => Canary },
   fallback: Fallback | undefined
 ): Route {
   const authentication = config.concerns.authentication?.options as
@@ -191,7 +206,7 @@ function compileRoute(
     ...config,
     slot,
     target: own(config.service),
-    choose: config.release === undefined ? undefined : compileRelease(config.release, own, random),
+    choose: config.release === undefined ? undefined : compileRelease(config.release, own, { random, canaryOf }),
     metrics: metrics.endpoint(config.label),
     logFields: `,"route":${quote(config.id)}`,
     rewrite: compilePath(config),

@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream'
 import Fastify, { type FastifyInstance, type FastifyPluginCallback } from 'fastify'
 import type { Concern } from '../plugins/index.ts'
 import ownRoutes from '../routes/index.ts'
-import { ANY_METHOD, mountRoutes } from '../routes/proxy.ts'
+import { ANY_METHOD, type Mounted, mountRoutes } from '../routes/proxy.ts'
 import { ConfigError, type Problem } from './config/problem.ts'
 import type { Snapshot } from './config/snapshot.ts'
 import type { NodesTable } from './database/tables.ts'
@@ -14,6 +14,7 @@ import { type Exchange, exchangeOf } from './proxy/exchange.ts'
 import type { Route } from './proxy/route.ts'
 import { CLOSE, type Tunnel } from './proxy/tunnel.ts'
 import type { Registry } from './registry/registry.ts'
+import type { Canary } from './releases/canary.ts'
 import { parsePattern } from './routing/pattern.ts'
 import { type RouteMatch, RouteTable } from './routing/table.ts'
 import { type Versioning, versionName } from './routing/version.ts'
@@ -87,6 +88,7 @@ export class Generation {
   readonly #runtime: Runtime
   readonly #tunnels: Set<Tunnel>
   readonly #targets: readonly Target[]
+  readonly #canaries: readonly Canary[]
   readonly #leases: readonly string[]
   readonly #unfollow: readonly ((() => void) | undefined)[]
   #inFlight = 0
@@ -101,7 +103,7 @@ export class Generation {
     table: RouteTable<Destination>,
     runtime: Runtime,
     tunnels: Set<Tunnel>,
-    targets: readonly Target[],
+    { targets, canaries }: Pick<Mounted, 'targets' | 'canaries'>,
     leases: readonly string[]
   ) {
     this.snapshot = snapshot
@@ -110,6 +112,7 @@ export class Generation {
     this.#runtime = runtime
     this.#tunnels = tunnels
     this.#targets = targets
+    this.#canaries = canaries
     this.#leases = leases
     const reconsider = (): void => {
       for (const tunnel of tunnels) tunnel.reconsider()
@@ -127,6 +130,7 @@ export class Generation {
     for (const { service } of this.#targets)
       this.#runtime.services.enter(service, this.snapshot.services.get(service.name) as ServiceConfig)
     this.#runtime.breakers.follow()
+    void this.#runtime.canaries.enter(this.#canaries)
   }
 
   /** Decides where a request belongs and hands it to Fastify. */
@@ -313,11 +317,12 @@ export async function createGeneration(snapshot: Snapshot, build: Build): Promis
       }
     })
     await app.register(ownRoutes, { snapshot, runtime, control })
-    const { routes, targets } = await mountRoutes(app, { snapshot, runtime, tunnels, onLease: key => leases.push(key) })
+    const mounted = await mountRoutes(app, { snapshot, runtime, tunnels, onLease: key => leases.push(key) })
+    const { routes } = mounted
     await app.ready()
     if (problems.length > 0) throw new ConfigError(problems)
     const table = new RouteTable<Destination>([...routes, ...own()], versioningOf(snapshot))
-    return new Generation(snapshot, app, table, runtime, tunnels, targets, leases)
+    return new Generation(snapshot, app, table, runtime, tunnels, mounted, leases)
   } catch (error) {
     if (app !== undefined) await closeApp(app, runtime)
     for (const key of leases) runtime.leases.release(key)

@@ -31,7 +31,12 @@ async function createRegistry(runtime: Runtime): Promise<Registry> {
   await app.register(metrics.default, { endpoint: null, routeMetrics: { enabled: false }, clearRegisterOnInit: true })
   await app.ready()
   const { register } = app.metrics.client
-  for (const family of [...runtime.metrics.families(), ...overloadFamilies(runtime), ...breakerFamilies(runtime)])
+  for (const family of [
+    ...runtime.metrics.families(),
+    ...overloadFamilies(runtime),
+    ...breakerFamilies(runtime),
+    ...runtime.canaries.families()
+  ])
     register.registerMetric(family as Family as never)
   return register
 }

@@ -56,6 +56,8 @@ function changedParts(before: RouteConfig, after: RouteConfig): string[] {
   const plain: [string, keyof RouteConfig][] = [
     ['service', 'service'],
     ['timeout', 'timeoutMs'],
+    ['release', 'release'],
+    ['version', 'version'],
     ['rewrite', 'rewrite'],
     ['enabled', 'enabled'],
     ['websocket', 'websocket'],

@@ -16,6 +16,8 @@ import { type ConcurrencySettings, concurrencyOf, type OverloadSettings, overloa
 import { rangeFault } from '../proxy/peer.ts'
 import { addressOf, isNetwork, NETWORK_WORDS, type Networks, networksOf } from '../registry/networks.ts'
 import {
+  type CanaryRelease,
+  canaryRelease,
   type Release,
   servicesOf,
   troubleWith,
@@ -780,7 +782,8 @@ class Normaliser {
       {
         ...match,
         ...this.#forwarding(settings, destination.service, id, path),
-        ...destination,
+        service: destination.service,
+        release: destination.release ?? this.#canary(settings, destination.service, id, path),
         ...parts,
         id,
         label,
@@ -1075,6 +1078,10 @@ class Normaliser {
       return undefined
     }
     const shared = experiment?.variants ?? split
+    if (shared !== undefined && settings.canary !== undefined) {
+      this.#problems.add([...path, 'canary'], 'needs "service" or "target" beside it: its control', 'key')
+      return undefined
+    }
     if (shared === undefined) {
       const service = this.#serviceOf(settings, path)
       return service === undefined ? undefined : { service, release: undefined }
@@ -1090,6 +1097,27 @@ class Normaliser {
         ? { kind: 'split', variants }
         : { kind: 'experiment', variants, name: experiment.name, header: experiment.header, cookie: experiment.cookie }
     return { service: first.service, release }
+  }
+
+  /** The service that is to take a route over, by and by. */
+  #canary({ canary }: RouteSettings, control: string, route: string, path: Path): CanaryRelease | undefined {
+    if (canary === undefined) return undefined
+    const at: Path = [...path, 'canary']
+    const name = this.#serviceOf(canary, at)
+    if (name === undefined) return undefined
+    if (name === control) this.#problems.add(at, `"${name}" is its own control; name another service`)
+    if (canary.steps.every(({ weight }) => weight === 0))
+      this.#problems.add(
+        [...at, 'steps'],
+        'has no weight above 0, so nothing would be learnt before all requests go there'
+      )
+    const { database, redis_url } = this.#settled.storage
+    if (!database && !redis_url)
+      this.#problems.warn(
+        at,
+        'begins anew at each start, since there is neither "storage.database" nor "storage.redis_url"'
+      )
+    return canaryRelease(canary, { route, control, canary: name })
   }
 
   /** The services that share a route's requests; none if one of them is none. */

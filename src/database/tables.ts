@@ -8,6 +8,7 @@ export interface Tables extends IdentityTables, RegistryTables, OAuthTables, Tra
   changes: ChangesTable
   nodes: NodesTable
   audit_log: AuditTable
+  canaries: CanariesTable
 }
 
 /** A boolean that SQLite gives back as 0 or 1. */
@@ -133,6 +134,14 @@ export interface ApiKeysTable {
   last_used_at: number | null
   created_at: number
   updated_at: number
+}
+
+/** How canaries stand: what began when, and what was decided on it. */
+export interface CanariesTable {
+  /** The route's id, and the service's name. */
+  name: string
+  /** A `CanaryRecord`. */
+  record: string
 }
 
 interface RegistryTables {

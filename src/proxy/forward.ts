@@ -308,7 +308,9 @@ class Forwarding implements Guest {
   /** A try has come to grief, which its service's health and metrics want to know. */
   #failedAt(attempt: Attempt, stage: Stage, details: string): void {
     this.target.series.failed(stage)
-    this.target.service.tried(attempt.instance, 0, stage, attempt.elapsedMs)
+    const ms = attempt.elapsedMs
+    this.target.service.tried(attempt.instance, 0, stage, ms)
+    this.target.arm?.tried(0, stage, ms)
     this.exchange.reason = details === '' ? stage : `${stage}: ${details}`
   }
 
@@ -548,6 +550,7 @@ class Attempt {
     const { exchange } = forwarding
     exchange.upstreamMs = this.elapsedMs
     forwarding.target.service.tried(this.instance, status, undefined, exchange.upstreamMs)
+    forwarding.target.arm?.tried(status, undefined, exchange.upstreamMs)
     const breaker = this.#breaker
     if (breaker !== undefined) {
       if (breaker.isFailure(status)) this.judge(false, exchange.upstreamMs)

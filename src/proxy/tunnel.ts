@@ -101,11 +101,13 @@ class Handshake implements Guest {
 
   /** The try has come to grief, which its service's health and metrics want to know. */
   #failedAt(stage: Stage): void {
-    const { series, service } = this.#target
+    const { series, service, arm } = this.#target
     series.failed(stage)
     this.#judge(false)
-    if (this.#instance !== undefined)
-      service.tried(this.#instance, 0, stage, this.#context.clock.monotonic() - this.#startedAt)
+    if (this.#instance === undefined) return
+    const ms = this.#context.clock.monotonic() - this.#startedAt
+    service.tried(this.#instance, 0, stage, ms)
+    arm?.tried(0, stage, ms)
   }
 
   /** Tells the breaker, if there is one, what the try has come to; undefined if nobody can say. */
@@ -207,6 +209,7 @@ class Handshake implements Guest {
     client.off('data', this.#onEarly).off('end', this.#onLeft)
     exchange.upstreamMs = this.#context.clock.monotonic() - this.#startedAt
     this.#target.service.tried(this.#instance as Instance, 101, undefined, exchange.upstreamMs)
+    this.#target.arm?.tried(101, undefined, exchange.upstreamMs)
     this.#judge(true)
     exchange.reply?.hijack()
     exchange.response.statusCode = 101
@@ -230,6 +233,7 @@ class Handshake implements Guest {
     exchange.response.shouldKeepAlive = false
     const status = response.statusCode as number
     this.#target.service.tried(this.#instance as Instance, status, undefined, exchange.upstreamMs)
+    this.#target.arm?.tried(status, undefined, exchange.upstreamMs)
     this.#judge(this.#admission?.breaker.isFailure(status) !== true)
     exchange.response.writeHead(status, answerFields(exchange, status, rawFields(response)))
     exchange.onGone = { gone: () => response.destroy() }

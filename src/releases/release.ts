@@ -1,8 +1,9 @@
 import type { Exchange } from '../proxy/exchange.ts'
 import { quote } from '../telemetry/access-log.ts'
 import type { Target } from '../upstream/target.ts'
+import type { Canary } from './canary.ts'
 import { compileAssignment, cookieFor, VARIANT_FIELD } from './experiment.ts'
-import type { Experiment, Release, Variant } from './settings.ts'
+import type { CanaryRelease, Experiment, Release, Variant } from './settings.ts'
 import { compileSplit } from './split.ts'
 
 /**
@@ -12,7 +13,7 @@ import { compileSplit } from './split.ts'
 export function compileRelease(
   release: Release,
   targetOf: (service: string) => Target,
-  random: () => number
+  { random, canaryOf }: { random: () => number; canaryOf: (release: CanaryRelease) => Canary }
 ): (exchange: Exchange) => Target {
   const targets = release.variants.map(variant => targetAs(variant, targetOf))
   switch (release.kind) {
@@ -23,6 +24,12 @@ export function compileRelease(
       )
     case 'experiment':
       return compileExperiment(release, targets, random)
+    case 'canary': {
+      const canary = canaryOf(release)
+      const control = { ...(targets[0] as Target), arm: canary.control }
+      const next = { ...(targets[1] as Target), arm: canary.canary }
+      return () => (random() * 100 < canary.weight ? next : control)
+    }
   }
 }
 

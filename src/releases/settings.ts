@@ -1,4 +1,4 @@
-import { type Static, Type } from '../schema.ts'
+import { duration, type Static, Type } from '../schema.ts'
 
 const text = (description: string, options: object = {}) => Type.Optional(Type.String({ description, ...options }))
 
@@ -36,6 +36,51 @@ const experiment = Type.Object(
   { description: 'Instead of `service`: several, of which each caller gets the same one every time, by weight.' }
 )
 
+/** When a canary is given up (RTE-09). */
+const abort = Type.Object(
+  {
+    errors: Type.Number({
+      description:
+        'By how many percentage points more of its answers may be failures (5xx, or none) than of the control’s.',
+      default: 5,
+      minimum: 0,
+      maximum: 100
+    }),
+    latency: Type.Number({
+      description: 'How many times the control’s 95th percentile its own may be; below 10 ms it is never too slow.',
+      default: 2,
+      minimum: 1
+    }),
+    window: duration({ description: 'How far back is looked.', default: '1m', positive: true }),
+    minimum: Type.Integer({
+      description: 'Calls of each in that time without which nothing is decided.',
+      default: 50,
+      minimum: 1
+    })
+  },
+  { default: {} }
+)
+
+/** A new version that gets more and more of the requests (RTE-09). */
+const canary = Type.Object(
+  {
+    service: text('Name of the service that is to take over.'),
+    target: text('Instead of `service`: its address.', { pattern: '^https?://' }),
+    steps: Type.Array(
+      Type.Object({
+        weight: Type.Number({ description: 'Requests of a hundred that it gets.', minimum: 0, maximum: 100 }),
+        for: duration({ description: 'How long.', positive: true })
+      }),
+      { description: 'Its way, one after the other; after the last it gets all of them.', minItems: 1 }
+    ),
+    abort: Type.Union([Type.Literal(false), abort], {
+      description: 'What it may do worse than the service that it is to replace, before it gets no more requests.',
+      default: {}
+    })
+  },
+  { description: 'Beside `service`, which is its control: another one that gets more and more of the requests.' }
+)
+
 /** Keys of a route that say where each of its requests goes. */
 export const releases = {
   split: Type.Optional(
@@ -44,9 +89,11 @@ export const releases = {
       minItems: 1
     })
   ),
-  experiment: Type.Optional(experiment)
+  experiment: Type.Optional(experiment),
+  canary: Type.Optional(canary)
 }
 
+export type CanarySettings = Static<typeof canary>
 export type VariantSettings = Static<typeof variant>
 
 /** One of the services that share a route's requests. */
@@ -59,7 +106,7 @@ export interface Variant {
 }
 
 /** How it is decided where each request of a route goes. */
-export type Release = Split | Experiment
+export type Release = Split | Experiment | CanaryRelease
 
 /** One of several, drawn for each request. */
 export interface Split {
@@ -74,6 +121,54 @@ export interface Experiment {
   readonly variants: readonly Variant[]
   readonly header: string | undefined
   readonly cookie: boolean
+}
+
+/** One more and more, and the other less and less. */
+export interface CanaryRelease {
+  readonly kind: 'canary'
+  /** What its record is kept under: another service is another canary. */
+  readonly id: string
+  readonly route: string
+  /** The names of the services. */
+  readonly control: string
+  readonly canary: string
+  /** Both of them, as they share the requests at its first step. */
+  readonly variants: readonly [control: Variant, canary: Variant]
+  readonly steps: readonly { readonly weight: number; readonly forMs: number }[]
+  /** Undefined if it never aborts by itself. */
+  readonly abort: AbortLimits | undefined
+}
+
+/** What a canary may do worse than its control. */
+export interface AbortLimits {
+  /** Percentage points. */
+  readonly errors: number
+  /** Times the control's 95th percentile. */
+  readonly latency: number
+  readonly windowMs: number
+  /** Calls of each, without which nothing is decided. */
+  readonly minimum: number
+}
+
+/** @param control name of the route's own service, @param canary of the one that is to replace it */
+export function canaryRelease(
+  { steps, abort }: CanarySettings,
+  { route, control, canary }: { route: string; control: string; canary: string }
+): CanaryRelease {
+  const first = steps[0]?.weight ?? 0
+  return {
+    kind: 'canary',
+    id: `${route} ${canary}`,
+    route,
+    control,
+    canary,
+    variants: [
+      { name: 'control', service: control, weight: 100 - first },
+      { name: 'canary', service: canary, weight: first }
+    ],
+    steps: steps.map(({ weight, for: forMs }) => ({ weight, forMs })),
+    abort: abort === false ? undefined : { ...abort, windowMs: abort.window }
+  }
 }
 
 /** The services that the requests of a route may go to, its own first. */
@@ -120,7 +215,26 @@ export function oddsOf({ service, release }: { service: string; release?: Releas
 
 /** `checkout (90 %) or checkout-next (10 %)` */
 export function releaseInWords(release: Release): string {
+  if (release.kind === 'canary') return canaryInWords(release)
   return oddsOf({ service: '', release })
     .map(({ variant, percent }) => `${variant} (${percent} %)`)
     .join(' or ')
 }
+
+/** `orders, of which orders-next gets 5 % for 10m, 50 % for 1h, then all` */
+function canaryInWords({ control, canary, steps }: CanaryRelease): string {
+  const way = steps.map(({ weight, forMs }) => `${weight} % for ${inWords(forMs)}`)
+  return `${control}, of which ${canary} gets ${way.join(', ')}, then all`
+}
+
+function inWords(ms: number): string {
+  const [unit, size] = UNITS.find(([, size]) => ms % size === 0) ?? ['ms', 1]
+  return `${ms / size}${unit}`
+}
+
+const UNITS: readonly (readonly [unit: string, ms: number])[] = [
+  ['d', 86_400_000],
+  ['h', 3_600_000],
+  ['m', 60_000],
+  ['s', 1000]
+]

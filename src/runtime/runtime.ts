@@ -10,6 +10,7 @@ import { Suspects } from '../limits/abuse.ts'
 import { IpBlocks } from '../limits/ip-blocks.ts'
 import { Overload } from '../overload/overload.ts'
 import type { Signals } from '../overload/signals.ts'
+import { Canaries } from '../releases/canaries.ts'
 import { MemoryStore } from '../store/memory.ts'
 import type { Store } from '../store/store.ts'
 import type { Log, LogSink } from '../telemetry/log.ts'
@@ -54,6 +55,7 @@ export class Runtime {
   /** Where requests go. */
   readonly services: Services
   readonly breakers: Breakers
+  readonly canaries: Canaries
   readonly deadlines: Deadlines
   readonly ipBlocks: IpBlocks
   /** Callers who do not keep to their limits. */
@@ -110,6 +112,7 @@ export class Runtime {
     this.ipBlocks = new IpBlocks({ store, database, clock, log })
     this.suspects = new Suspects(clock, this.ipBlocks)
     this.breakers = new Breakers({ clock, random, leases, log, store, node })
+    this.canaries = new Canaries({ clock, leases, log, store, database })
     const dropped = this.metrics.recordsDropped
     if (database !== undefined) this.recorder = new Recorder({ database, store, clock, random, log, node, dropped })
     if (store.kind !== 'memory') this.dependencies.add({ name: store.kind, check: () => store.check() })
@@ -120,6 +123,7 @@ export class Runtime {
     this.deadlines.stop()
     this.watches.close()
     this.breakers.close()
+    this.canaries.close()
     this.overload.close()
     this.ipBlocks.close()
     await this.recorder?.close()

@@ -1,3 +1,4 @@
+import type { Arm } from '../releases/canary.ts'
 import type { ServiceSeries } from '../telemetry/metrics.ts'
 import type { Balancer } from './balancers/balancer.ts'
 import type { BreakerSet } from './breakers.ts'
@@ -10,6 +11,8 @@ export interface Target {
   /** What keeps requests from it while it fails; undefined where nothing does. */
   readonly breakers: BreakerSet | undefined
   readonly series: ServiceSeries
+  /** Told what tries have come to, where the service is one of two that are held against each other. */
+  readonly arm: Arm | undefined
   /** `,"service":"…"`: its part of the access log's line. */
   readonly logFields: string
 }
