@@ -8,6 +8,7 @@ import context from './context.ts'
 import cors from './cors.ts'
 import deprecated from './deprecated.ts'
 import { errorFormat, errors } from './errors.ts'
+import idempotency from './idempotency.ts'
 import ipFilter, { ipBlock } from './ip-filter.ts'
 import requestPriority, { callerPriority } from './overload.ts'
 import rateLimit, { preLimit } from './rate-limit.ts'
@@ -45,5 +46,6 @@ export const order: readonly Concern[] = [
   policy(requiredRoles),
   policy(conditions),
   policy(rateLimit),
-  policy(bodyLimit)
+  policy(bodyLimit),
+  policy(idempotency)
 ]

@@ -31,7 +31,8 @@ t.test('C-20 concerns see a request in this order', async t => {
       'policy required_roles',
       'policy conditions',
       'policy rate_limit',
-      'policy body_limit'
+      'policy body_limit',
+      'policy idempotency'
     ]
   )
 })

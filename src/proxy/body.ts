@@ -1,4 +1,4 @@
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { type GatewayError, refuse } from '../errors.ts'
 
@@ -93,4 +93,39 @@ export function collect(source: IncomingMessage, length: number, done: (body: Bu
     else more.push(chunk)
   })
   source.on('end', () => done(more === undefined ? (first ?? Buffer.alloc(0)) : Buffer.concat(more, length)))
+}
+
+interface Uploading {
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+  expectContinue: boolean
+  bytesIn: number
+}
+
+/**
+ * Collects a body of any kind for a policy that has to see it before the service does.
+ * @param limit most bytes
+ * @param done gets undefined for one that is larger; never called if the client goes away first
+ */
+export function collectUpTo(exchange: Uploading, limit: number, done: (body: Buffer | undefined) => void): void {
+  const { request, response } = exchange
+  if (exchange.expectContinue) {
+    exchange.expectContinue = false
+    response.writeContinue()
+  }
+  const chunks: Buffer[] = []
+  const onData = (chunk: Buffer): void => {
+    exchange.bytesIn += chunk.length
+    if (exchange.bytesIn <= limit) {
+      chunks.push(chunk)
+      return
+    }
+    request.off('data', onData).off('end', onEnd).pause()
+    done(undefined)
+  }
+  const onEnd = (): void => done(Buffer.concat(chunks))
+  request
+    .on('data', onData)
+    .on('end', onEnd)
+    .on('error', () => {})
 }

@@ -132,6 +132,12 @@ export class Exchange implements RequestView {
   /** Further ones that are the same for every answer, as they stand in its head. */
   answeredConstants = ''
   series: EndpointSeries | undefined
+  /** The whole of its body, if a policy has had to look at it. */
+  body: Buffer | undefined
+  /** Its answer is of use without its client, too: once it is sent, it goes on to its end. */
+  persists = false
+  /** The service does it but once, however often it is sent. */
+  repeatable = false
   /** Sees the service's answer pass by; set before the request is forwarded, with {@link import('./tap.ts').tapInto}. */
   tap: AnswerTap | undefined
 

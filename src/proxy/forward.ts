@@ -98,6 +98,8 @@ class Forwarding implements Guest {
   /** The head of an answer is on its way to the client; from here on there is one try and no error answer. */
   answered = false
   over = false
+  /** The client has gone, and the request goes on without it. */
+  alone = false
 
   constructor(exchange: Exchange, route: Route, context: ForwardContext) {
     this.exchange = exchange
@@ -131,6 +133,10 @@ class Forwarding implements Guest {
   admitted(): void {
     const { exchange, route } = this
     this.#taken = true
+    if (exchange.body !== undefined) {
+      this.#body = exchange.body
+      return this.#try()
+    }
     if (!exchange.chunked && exchange.contentLength <= 0) return this.#try()
     if (!exchange.chunked && !exchange.expectContinue && exchange.contentLength <= COLLECT_BYTES) {
       collect(exchange.request, exchange.contentLength, body => {
@@ -216,7 +222,7 @@ class Forwarding implements Guest {
   accepts(status: number, fields: readonly Buffer[]): boolean {
     const { retry, fallback } = this.route
     if (retry.on.has(status) && this.#triesAgain(status, { pauseMs: this.#askedToWait(status, fields) })) return false
-    if (fallback === undefined) return true
+    if (fallback === undefined || this.alone) return true
     if (fallback.on.has(status) && this.#replaces(fallback, `received-status=${status}`)) return false
     if (this.#failure !== '') this.#replaced('service')
     return true
@@ -288,9 +294,9 @@ class Forwarding implements Guest {
   #triesAgain(failure: Failure, { stale = false, pauseMs = 0 } = {}): boolean {
     const { service } = this.target
     const { retry } = this.route
-    const { method, attempts: tries } = this.exchange
+    const { method, repeatable, attempts: tries } = this.exchange
     const hasOther = this.#instance !== undefined && service.hasOther(this.#instance)
-    switch (afterFailure(retry, { failure, method, body: this.#bodyState, tries, hasOther, stale })) {
+    switch (afterFailure(retry, { failure, method, repeatable, body: this.#bodyState, tries, hasOther, stale })) {
       case 'give':
         return false
       case 'other':
@@ -376,12 +382,17 @@ class Forwarding implements Guest {
 
   /** The client has gone, or its answer is complete. */
   gone(): void {
-    if (!this.over) this.#end()
+    if (this.over) return
+    if (!this.exchange.persists || this.#bodyState !== 'whole') return this.#end()
+    this.alone = true
+    this.#stall?.cancel()
+    this.#attempt?.resume()
   }
 
   /** The answer is an error of our own, made where all of them are made. */
   #give(error: Error): void {
     const { exchange } = this
+    if (this.alone) return this.#end()
     const { fallback } = this.route
     if (fallback !== undefined && error instanceof GatewayError && fallback.on.has(error.statusCode)) {
       exchange.reason = error.reason ?? exchange.reason
@@ -557,6 +568,11 @@ class Attempt {
       else breaker.answering(this.#permit)
     }
     if (!forwarding.accepts(status, raw)) return true
+    if (forwarding.alone) {
+      forwarding.begun()
+      exchange.tap?.head(status, raw)
+      return true
+    }
     // An early answer: the rest of the upload is of no use to anybody (RFC 9112 section 9.5).
     if (exchange.uploading) exchange.endConnection()
     writeHead(exchange, status, raw)
@@ -574,6 +590,7 @@ class Attempt {
     const { exchange } = this.#forwarding
     exchange.bytesOut += chunk.length
     exchange.tap?.chunk(chunk)
+    if (this.#forwarding.alone) return true
     if (chunk.length === exchange.answeredLength && !this.#flushed) {
       this.#whole = chunk
       return true
@@ -591,6 +608,11 @@ class Attempt {
   #drained(): void {
     if (this.#over) return
     this.#forwarding.drained()
+    this.resume()
+  }
+
+  /** Lets the answer go on that had to wait. */
+  resume(): void {
     this.#resume?.()
   }
 
@@ -602,6 +624,7 @@ class Attempt {
     this.instance.pool.release(connection)
     const { exchange } = this.#forwarding
     this.judge(true, exchange.upstreamMs)
+    if (this.#forwarding.alone) return this.#forwarding.completed()
     if (trailers.length > 0 && exchange.acceptsTrailers) addTrailers(exchange, trailers)
     if (this.#whole === undefined) exchange.response.end()
     else if (this.#whole.length > ONE_STRING_BYTES) exchange.response.end(this.#whole)

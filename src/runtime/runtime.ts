@@ -32,6 +32,9 @@ export interface Dependency {
   check(): Promise<Record<string, unknown> | undefined>
 }
 
+/** Answers that are kept for those who ask again, in bytes of memory. */
+const ANSWER_BYTES = 64 * 1024 * 1024
+
 /**
  * What outlives every configuration: time, chance, counters, connections. Passed to whoever needs it; there is one per
  * process, and as many as it likes per test.
@@ -45,6 +48,8 @@ export class Runtime {
   /** Whether a person reads the log. */
   readonly pretty: boolean
   readonly store: Store
+  /** Where answers are kept for those who ask again: the store, or so much of this process's memory. */
+  readonly answers: Store
   /** Users, keys, services, what happened; undefined with `storage.database: false`, and where nothing is served. */
   readonly database: Database | undefined
   /** Writes down what happens; undefined without a database. */
@@ -93,6 +98,7 @@ export class Runtime {
     this.sink = options.log.sink
     this.pretty = options.log.pretty
     this.store = options.store ?? new MemoryStore(this.clock)
+    this.answers = this.store.kind === 'memory' ? new MemoryStore(this.clock, ANSWER_BYTES) : this.store
     this.database = options.database
     this.deadlines = new Deadlines(this.clock)
     const { clock, random, log, leases, dependencies } = this

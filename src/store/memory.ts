@@ -45,13 +45,17 @@ export class MemoryStore implements Store {
   readonly #counters = new TwoGenerations<Entry>(MAX_COUNTERS)
   readonly #values = new Map<string, { value: string; expiresAt: number }>()
   #tidyAt = MIN_TIDY
+  readonly #maxValueBytes: number
+  #valueBytes = 0
   readonly #origin: number
   /** Lasting counters that have counted since somebody last asked. */
   readonly #changed = new Set<Entry>()
   /** The entries of the decision being made; kept between decisions to spare a list for each. */
   readonly #asked: Entry[] = []
 
-  constructor(clock: Clock) {
+  /** @param maxValueBytes of values and their keys: the oldest go first; no end unless given */
+  constructor(clock: Clock, maxValueBytes = Number.POSITIVE_INFINITY) {
+    this.#maxValueBytes = maxValueBytes
     this.#clock = clock
     // Wall time as it was at the start, going forward evenly from there: days begin at midnight, and nobody can set it back.
     this.#origin = clock.now() - clock.monotonic()
@@ -163,24 +167,44 @@ export class MemoryStore implements Store {
     const entry = this.#values.get(key)
     if (entry === undefined) return undefined
     if (entry.expiresAt > this.#clock.monotonic()) return entry.value
-    this.#values.delete(key)
+    this.#drop(key)
     return undefined
   }
 
   async set(key: string, value: string, ttlMs: number): Promise<void> {
     const now = this.#clock.monotonic()
     if (this.#values.size >= this.#tidyAt) this.#tidy(now)
+    this.#drop(key)
     this.#values.set(key, { value, expiresAt: now + ttlMs })
+    this.#valueBytes += key.length + value.length
+    for (const oldest of this.#values.keys()) {
+      if (this.#valueBytes <= this.#maxValueBytes) break
+      this.#drop(oldest)
+    }
+  }
+
+  async add(key: string, value: string, ttlMs: number): Promise<boolean> {
+    const entry = this.#values.get(key)
+    if (entry !== undefined && entry.expiresAt > this.#clock.monotonic()) return false
+    void this.set(key, value, ttlMs)
+    return true
   }
 
   /** Drops what is over; again when there is twice as much as is left now. */
   #tidy(now: number): void {
-    for (const [key, { expiresAt }] of this.#values) if (expiresAt <= now) this.#values.delete(key)
+    for (const [key, { expiresAt }] of this.#values) if (expiresAt <= now) this.#drop(key)
     this.#tidyAt = Math.max(MIN_TIDY, this.#values.size * 2)
   }
 
   async delete(key: string): Promise<void> {
+    this.#drop(key)
+  }
+
+  #drop(key: string): void {
+    const entry = this.#values.get(key)
+    if (entry === undefined) return
     this.#values.delete(key)
+    this.#valueBytes -= key.length + entry.value.length
   }
 
   async check(): Promise<undefined> {}

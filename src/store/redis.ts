@@ -266,6 +266,10 @@ export class RedisStore implements Store {
     return (await this.#connection.run(client => client.get(key))) ?? undefined
   }
 
+  async add(key: string, value: string, ttlMs: number): Promise<boolean> {
+    return (await this.#connection.run(client => client.set(key, value, 'PX', Math.ceil(ttlMs), 'NX'))) === 'OK'
+  }
+
   async set(key: string, value: string, ttlMs: number): Promise<void> {
     await this.#connection.run(client => client.set(key, value, 'PX', Math.ceil(ttlMs)))
   }

@@ -92,6 +92,8 @@ export interface Store {
   get(key: string): Promise<string | undefined>
   /** @param ttlMs milliseconds until the value is gone. */
   set(key: string, value: string, ttlMs: number): Promise<void>
+  /** Sets a value if there is none: of several who do so at once, one succeeds. @returns whether it was set */
+  add(key: string, value: string, ttlMs: number): Promise<boolean>
   delete(key: string): Promise<void>
 
   /** Says how the store is. Rejects while it is out of reach. */

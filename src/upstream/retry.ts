@@ -22,6 +22,8 @@ export type Failure = 'connect' | 'reset' | 'timeout' | number
 export interface FailedTry {
   readonly failure: Failure
   readonly method: string
+  /** Its service does it but once, however often it is sent. */
+  readonly repeatable: boolean
   /** The request's body: at hand, still with the client to its last byte, or partly gone. */
   readonly body: 'whole' | 'untouched' | 'begun'
   /** Tries so far, this one included. */
@@ -40,9 +42,10 @@ export type NextStep = 'other' | 'afresh' | 'again' | 'give'
 
 /** Decides what follows a failed try. */
 export function afterFailure(policy: RetryPolicy, failed: FailedTry): NextStep {
-  const { failure, method, body, tries, hasOther, stale } = failed
+  const { failure, method, repeatable, body, tries, hasOther, stale } = failed
   // Without a connection nothing was sent, so whatever the method somebody else may have it.
-  const mayRepeat = failure === 'connect' ? body !== 'begun' : body === 'whole' && policy.methods.has(method)
+  const mayRepeat =
+    failure === 'connect' ? body !== 'begun' : body === 'whole' && (repeatable || policy.methods.has(method))
   if (!mayRepeat) return 'give'
   if (failure === 'connect' && hasOther) return 'other'
   if (stale) return 'afresh'

@@ -179,6 +179,16 @@ export function storeContract(
     t.equal(await store.get(key), undefined)
   })
 
+  t.test('of several who add a value one succeeds', { ...options }, async t => {
+    const { store } = await create(t)
+    const key = `test-value:${Math.random()}`
+    const added = await Promise.all(['one', 'two', 'three'].map(value => store.add(key, value, MINUTE)))
+    t.same(added, [true, false, false])
+    t.equal(await store.get(key), 'one')
+    await store.delete(key)
+    t.equal(await store.add(key, 'four', MINUTE), true)
+  })
+
   t.test('in no stretch as long as the window do more pass than the limit says', { ...options }, async t => {
     const under = await create(t)
     const random = seeded(7)

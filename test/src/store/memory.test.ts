@@ -44,3 +44,20 @@ t.test('RLM-28 the wall clock may be set as somebody likes', async t => {
   clock.set(0)
   t.equal(store.decide([request]).allowed, false)
 })
+
+t.test('values of so many bytes are kept, and the oldest go first', async t => {
+  const clock = new FakeClock()
+  const store = new MemoryStore(clock, 100)
+  for (const key of ['a', 'b', 'c']) await store.set(key, 'x'.repeat(32), 1000)
+  await store.set('a', 'y'.repeat(32), 1000)
+  await store.set('d', 'x'.repeat(32), 1000)
+  t.same(await Promise.all(['a', 'b', 'c', 'd'].map(async key => (await store.get(key))?.[0])), [
+    'y',
+    undefined,
+    'x',
+    'x'
+  ])
+  t.equal(await store.add('a', 'z', 1000), false)
+  clock.advance(1001)
+  t.equal(await store.add('a', 'z', 1000), true, 'its time was over')
+})

@@ -11,7 +11,7 @@ const POLICY = {
   budget: 0.15
 }
 const NONE = { ...POLICY, attempts: 0, on: new Set<never>() }
-const GET = { method: 'GET', body: 'whole', tries: 1, hasOther: false, stale: false } as const
+const GET = { method: 'GET', repeatable: false, body: 'whole', tries: 1, hasOther: false, stale: false } as const
 const POST = { ...GET, method: 'POST' } as const
 
 const TABLE: readonly (readonly [
@@ -44,6 +44,7 @@ const TABLE: readonly (readonly [
   ['a connection cut', { ...GET, failure: 'reset' }, POLICY, 'again'],
   ['another instance is no reason to send it twice', { ...GET, failure: 'reset', hasOther: true }, NONE, 'give'],
   ['a method that may not be repeated', { ...POST, failure: 'reset', hasOther: true }, POLICY, 'give'],
+  ['unless its service does it but once', { ...POST, failure: 'reset', repeatable: true }, POLICY, 'again'],
   ['a body that is a stream', { ...GET, method: 'PUT', failure: 'reset', body: 'untouched' }, POLICY, 'give'],
   ['no answer in time', { ...GET, failure: 'timeout', hasOther: true }, POLICY, 'again'],
   ['no answer in time, unasked', { ...GET, failure: 'timeout' }, NONE, 'give'],
