@@ -16,16 +16,20 @@ import type { OwnRoutesOptions } from './index.ts'
 const PER_MINUTE = 120
 const WINDOW_MS = 60_000
 
-/** `@fastify/rate-limit` over our store, so that several gateways count together; before credentials are looked at. */
+/**
+ * `@fastify/rate-limit` over our store, so that several gateways count together; before credentials are looked at.
+ * @param perMinute requests of one address
+ */
 export async function guardOwnEndpoints(
   app: FastifyInstance,
-  { snapshot, runtime }: Pick<OwnRoutesOptions, 'snapshot' | 'runtime'>
+  { snapshot, runtime }: Pick<OwnRoutesOptions, 'snapshot' | 'runtime'>,
+  perMinute = PER_MINUTE
 ): Promise<void> {
   await app.register(rateLimit, {
     global: false,
-    max: PER_MINUTE,
+    max: perMinute,
     timeWindow: WINDOW_MS,
-    store: createStore(runtime, snapshot.rateLimits),
+    store: createStore(runtime, snapshot.rateLimits, perMinute),
     keyGenerator: request => network(request.exchange.client)
   })
   // A hook of this scope comes before those of its routes, and with them before authentication.
@@ -100,23 +104,23 @@ export async function limitsUsed({ store }: Runtime, consumer: string, terms: St
   }))
 }
 
-const limit: Limit = {
-  name: 'own',
-  algorithm: 'fixed_window',
-  limit: PER_MINUTE,
-  windowMs: WINDOW_MS,
-  burst: PER_MINUTE
-}
-
 /** Our store in the shape that the plugin asks for. */
-function createStore({ store }: Runtime, settings: StoreTerms) {
+function createStore({ store }: Runtime, settings: StoreTerms, perMinute: number) {
+  const limit: Limit = {
+    // What may be asked more often is counted by itself.
+    name: perMinute === PER_MINUTE ? 'own' : `own-${perMinute}`,
+    algorithm: 'fixed_window',
+    limit: perMinute,
+    windowMs: WINDOW_MS,
+    burst: perMinute
+  }
   // Whoever has to mend the store must get in while it is lost.
   const terms: StoreTerms = { prefix: settings.prefix, lease: settings.lease, on_store_error: 'local' }
   return class GuardStore {
     incr(key: string, callback: (error: Error | null, result?: { current: number; ttl: number }) => void): void {
-      Promise.resolve(store.decide([limitRequest(limit, `ip:${key}`, 'own')], terms)).then(
+      Promise.resolve(store.decide([limitRequest(limit, `ip:${key}`, limit.name)], terms)).then(
         ({ allowed, remaining, resetMs }) =>
-          callback(null, { current: allowed ? PER_MINUTE - remaining : PER_MINUTE + 1, ttl: Math.ceil(resetMs) }),
+          callback(null, { current: allowed ? perMinute - remaining : perMinute + 1, ttl: Math.ceil(resetMs) }),
         callback
       )
     }

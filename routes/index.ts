@@ -24,6 +24,7 @@ import metrics from './metrics.ts'
 import oauth from './oauth.ts'
 import oauthClients from './oauth-clients.ts'
 import { validatorCompiler } from './operation.ts'
+import serviceInstances from './service-instances.ts'
 import services from './services.ts'
 import token from './token.ts'
 import traffic from './traffic.ts'
@@ -59,7 +60,10 @@ const ownRoutes: FastifyPluginAsync<OwnRoutesOptions> = async (app, options) => 
     if (paths.api_keys !== false) await app.register(apiKeys, { ...options, prefix: paths.api_keys })
     if (paths.token !== false) await app.register(token, { ...options, prefix: paths.token })
   }
-  if (paths.services !== false && storage.database) await app.register(services, { ...options, prefix: paths.services })
+  if (paths.services !== false && storage.database) {
+    await app.register(services, { ...options, prefix: paths.services })
+    await app.register(serviceInstances, { ...options, prefix: paths.services })
+  }
   if (paths.gateway !== false) {
     await app.register(gateway, { ...options, prefix: paths.gateway })
     await app.register(gatewayServices, { ...options, prefix: paths.gateway })

@@ -127,8 +127,9 @@ export class Generation {
 
   /** From now on this is what is served: services learn what it says of their instances. */
   takeOver(): void {
+    const { services, registry } = this.snapshot
     for (const { service } of this.#targets)
-      this.#runtime.services.enter(service, this.snapshot.services.get(service.name) as ServiceConfig)
+      this.#runtime.services.enter(service, services.get(service.name) as ServiceConfig, registry.allow)
     this.#runtime.breakers.follow()
     void this.#runtime.canaries.enter(this.#canaries)
   }

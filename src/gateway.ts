@@ -188,6 +188,7 @@ export class Gateway implements Control {
     live.keepFor(lifeOfTokens(this.snapshot))
     if (database !== undefined) await live.follow(database)
     await this.registry?.open()
+    await this.runtime.registrations?.open()
     const { loaded, generation } = await this.#compileAll(this.#files)
     this.#loaded = loaded
     this.server.swap(generation)

@@ -492,6 +492,11 @@ class Normaliser {
     if (settings.url !== undefined && settings.instances !== undefined)
       this.#problems.add([...path, 'url'], 'stands beside "instances"; keep one of them', 'key')
     const listed = settings.instances ?? (settings.url === undefined ? [] : [{ url: settings.url, weight: 1 }])
+    if (settings.instances?.length === 0 && !this.#settled.storage.database)
+      this.#problems.add(
+        [...path, 'instances'],
+        'needs at least one entry: without "storage.database" none can register'
+      )
     const discovery = this.#discovery(name, settings, path)
     if (listed.length > 0 && settings.discovery !== undefined)
       this.#problems.add([...path, 'discovery'], 'stands beside "url" or "instances"; keep one of them', 'key')

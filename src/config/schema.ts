@@ -623,7 +623,11 @@ const service = (concerns: Record<string, TSchema>) =>
     description: text('For people.'),
     version: text('For people; `v2` is also that of its endpoints.'),
     url: text('Address, if there is but one.', { pattern: '^https?://' }),
-    instances: Type.Optional(Type.Array(instance, { description: 'Addresses, if there are several.', minItems: 1 })),
+    instances: Type.Optional(
+      Type.Array(instance, {
+        description: 'Addresses, if there are several; none where all of them register themselves.'
+      })
+    ),
     tls: Type.Optional(upstreamTls),
     pool: Type.Object(
       {

@@ -8,6 +8,7 @@ import { up as traffic } from './migrations/004-traffic.ts'
 import { up as mfa } from './migrations/005-mfa.ts'
 import { up as nodes } from './migrations/006-nodes.ts'
 import { up as canaries } from './migrations/007-canaries.ts'
+import { up as registrations } from './migrations/008-registrations.ts'
 import type { Tables } from './tables.ts'
 
 /** What a column is called in each dialect; see {@link Tables} for what comes out of it. */
@@ -31,7 +32,8 @@ export const STEPS: Readonly<Record<string, Step>> = {
   '004-traffic': traffic,
   '005-mfa': mfa,
   '006-nodes': nodes,
-  '007-canaries': canaries
+  '007-canaries': canaries,
+  '008-registrations': registrations
 }
 
 const TYPES: Record<'sqlite' | 'postgres', ColumnTypes> = {

@@ -149,6 +149,7 @@ interface RegistryTables {
   services: ServicesTable
   endpoints: EndpointsTable
   instances: InstancesTable
+  registrations: RegistrationsTable
 }
 
 /** One row: how often the list of services has changed. Who writes on the strength of what he has read makes sure that it has not. */
@@ -202,6 +203,20 @@ export interface InstancesTable {
   position: number
   url: string
   weight: number
+}
+
+/** REG-15: instances that have registered themselves; `beats` counts how often they have said that they are there. */
+export interface RegistrationsTable {
+  service: string
+  id: string
+  url: string
+  weight: number
+  zone: string | null
+  ttl_ms: number
+  owner: string
+  beats: number
+  created_at: number
+  renewed_at: number
 }
 
 /** What has changed, in the order in which it did; every node follows it. */

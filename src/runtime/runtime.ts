@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
 import type { Database } from '../database/database.ts'
+import { Registrations } from '../discovery/registrations.ts'
 import { Watches } from '../discovery/watches.ts'
 import { LiveIdentity } from '../identity/live.ts'
 import { Passwords } from '../identity/password.ts'
@@ -55,6 +56,8 @@ export class Runtime {
   /** Writes down what happens; undefined without a database. */
   readonly recorder: Recorder | undefined
   readonly leases = new Leases()
+  /** Instances that have registered themselves; undefined without a database. */
+  readonly registrations: Registrations | undefined
   /** Who says where services are. */
   readonly watches: Watches
   /** Where requests go. */
@@ -102,7 +105,9 @@ export class Runtime {
     this.database = options.database
     this.deadlines = new Deadlines(this.clock)
     const { clock, random, log, leases, dependencies } = this
-    this.watches = new Watches({ clock, random, log, leases, pause: options.pause ?? systemPause }, dependencies)
+    const terms = { clock, random, log, leases, pause: options.pause ?? systemPause }
+    this.registrations = this.database && new Registrations(this.database, { clock, log })
+    this.watches = new Watches(terms, dependencies, this.registrations)
     this.services = new Services(this.leases, this)
     this.metrics = new RequestMetrics(this.store, this.watches)
     this.revocations = new Revocations(this.store, this.clock, this.database)
@@ -128,6 +133,7 @@ export class Runtime {
   async close(): Promise<void> {
     this.deadlines.stop()
     this.watches.close()
+    this.registrations?.close()
     this.breakers.close()
     this.canaries.close()
     this.overload.close()

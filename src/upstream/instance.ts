@@ -12,6 +12,8 @@ export interface InstanceConfig {
   readonly weight: number
   /** Where connections go, if that is not for the name in the URL to say: discovery has asked for it already. */
   readonly address?: string
+  /** Where it has to be, if not where its service has to. */
+  readonly networks?: readonly string[]
   /** Where it is, for those who prefer what is near. */
   readonly zone?: string
 }
@@ -40,7 +42,7 @@ export class Instance {
     this.zone = config.zone
     this.url = new URL(config.url)
     this.basePath = this.url.pathname.replace(/\/+$/, '')
-    this.lookup = lookupOf({ address: config.address, networks: service.networks })
+    this.lookup = lookupOf({ address: config.address, networks: config.networks ?? service.networks })
     this.pool = new Pool(this.url.origin, { ...service.pool, tls: service.tls, lookup: this.lookup }, clock)
   }
 

@@ -35,10 +35,10 @@ export class Services {
     )
   }
 
-  /** The configuration that has acquired `service` is in charge now. */
-  enter(service: Service, config: ServiceConfig): void {
+  /** The configuration that has acquired `service` is in charge now. @param allow its `registry.allow` */
+  enter(service: Service, config: ServiceConfig, allow: readonly string[]): void {
     this.#byName.set(service.name, service)
-    this.#surroundings.watches.enter(service, config)
+    this.#surroundings.watches.enter(service, config, allow)
   }
 
   /** The one that is served by now; undefined if no route leads to one of this name. */
