@@ -101,6 +101,7 @@ const admin: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
     const { body } = request
     if (!(await control.setRouteEnabled(body.id, body.enabled)))
       throw refuse('not_found', { details: `There is no route "${body.id}".` })
+    await control.siblings?.ask('route', body)
     await noteChange(runtime, {
       ...auditOf(request, runtime),
       action: `route.${body.enabled ? 'enable' : 'disable'}`,

@@ -80,7 +80,9 @@ const gateway: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, ru
 
   app.post('/reload', { ...asks('Reads the configuration again', RELOADED, ['validation_error']) }, async () => {
     try {
-      return await control.reload()
+      const result = await control.reload()
+      await control.siblings?.ask('reload')
+      return result
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error
       const fields = error.problems.map(({ file, line, column, key, message }) => ({

@@ -1,6 +1,7 @@
 import { statfs } from 'node:fs/promises'
 import os from 'node:os'
 import type { FastifyPluginAsync, FastifyRequest } from 'fastify'
+import { addSummaries, mergeExpositions, mergeMetrics, type Summary } from '../src/cluster/exposition.ts'
 import { refuse } from '../src/errors.ts'
 import { challenge } from '../src/identity/trouble.ts'
 import { prometheusRegistry } from '../src/metrics-registry.ts'
@@ -53,7 +54,7 @@ const SYSTEM = Type.Object({
 })
 
 /** What Prometheus scrapes, and the same as JSON (MON-07 to MON-11). For administrators, and for addresses that may (C-39). */
-const metrics: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runtime }) => {
+const metrics: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runtime, control }) => {
   await guardOwnEndpoints(app, { snapshot, runtime })
   const { paths } = snapshot
   const allowed = addressSet(snapshot.metrics.allow)
@@ -75,10 +76,16 @@ const metrics: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, ru
       refuses: ['insufficient_permissions']
     })
 
+  /** Whoever is asked answers for all workers. */
+  const ofOthers = async <T>(what: string): Promise<T[]> =>
+    ((await control.siblings?.ask(what)) ?? []).filter((answer): answer is T => answer !== null)
+
   const prometheus = async (request: FastifyRequest): Promise<{ text: string; type: string }> => {
     mayRead(request)
     const registry = await prometheusRegistry(runtime, snapshot.gateway.region)
-    return { text: await registry.metrics(), type: registry.contentType }
+    const text = await registry.metrics()
+    const others = await ofOthers<string>('metrics')
+    return { text: others.length === 0 ? text : mergeExpositions([text, ...others]), type: registry.contentType }
   }
   for (const path of [paths.metrics, paths.api_metrics]) {
     if (path === false) continue
@@ -91,11 +98,12 @@ const metrics: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, ru
 
   app.get(`${paths.api_metrics}/json`, asks('All metrics as JSON', ALL), async request => {
     mayRead(request)
-    return (await prometheusRegistry(runtime, snapshot.gateway.region)).getMetricsAsJSON()
+    const own = await (await prometheusRegistry(runtime, snapshot.gateway.region)).getMetricsAsJSON()
+    return mergeMetrics([own, ...(await ofOthers<typeof own>('metrics as json'))])
   })
   app.get(`${paths.api_metrics}/requests`, asks('Requests, durations and status codes', REQUESTS), async request => {
     mayRead(request)
-    return runtime.metrics.summary()
+    return (await ofOthers<Summary>('summary')).reduce(addSummaries, runtime.metrics.summary())
   })
   app.get(`${paths.api_metrics}/system`, asks('Processor, memory and disk', SYSTEM), async request => {
     mayRead(request)

@@ -3,6 +3,7 @@ import Fastify, { type FastifyInstance, type FastifyPluginCallback } from 'fasti
 import type { Concern } from '../plugins/index.ts'
 import ownRoutes from '../routes/index.ts'
 import { ANY_METHOD, type Mounted, mountRoutes } from '../routes/proxy.ts'
+import type { Siblings } from './cluster/siblings.ts'
 import { ConfigError, type Problem } from './config/problem.ts'
 import type { Snapshot } from './config/snapshot.ts'
 import type { NodesTable } from './database/tables.ts'
@@ -63,6 +64,8 @@ export interface Build {
 export interface Control {
   /** Reads the configuration again; rejects with a {@link ConfigError} and changes nothing when it is not good. */
   reload(): Promise<{ version: string; changed: boolean }>
+  /** The other workers on the same port, if there are any. */
+  readonly siblings: Siblings | undefined
   /** This gateway and, on a PostgreSQL, all others there; the oldest first. */
   nodes(): Promise<readonly NodesTable[]>
   /** A connection to the door that `exchange` came through, as from its client. */

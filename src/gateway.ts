@@ -5,6 +5,7 @@ import type { Concern } from '../plugins/index.ts'
 import { type Control, createGeneration, type Generation } from './app.ts'
 import { VERSION } from './cli.ts'
 import type { NodeState, Nodes } from './cluster/nodes.ts'
+import type { Siblings } from './cluster/siblings.ts'
 import { changesBetween } from './config/diff.ts'
 import { type ConfigSources, createSnapshot, readDocument, type SourceDocument } from './config/normalise.ts'
 import { ConfigError, formatProblem } from './config/problem.ts'
@@ -87,6 +88,7 @@ export async function withGeneration<T>(
 /** For generations that nobody will ask to do anything. */
 export const NO_CONTROL: Control = {
   reload: () => Promise.reject(new Error('not running')),
+  siblings: undefined,
   nodes: async () => [],
   connect: () => {
     throw new Error('not running')
@@ -109,6 +111,8 @@ export class Gateway implements Control {
   readonly server: GatewayServer
   /** Services that are registered by the API, if there is a database for them. */
   readonly registry: Registry<Built> | undefined
+  /** The other workers on the same port, if this is one of several. */
+  readonly siblings: Siblings | undefined
   readonly #sources: ConfigSources
   readonly #setUp = new WeakSet<Policy>()
   /** Routes that an administrator has switched on or off, until the next start. */
@@ -135,7 +139,9 @@ export class Gateway implements Control {
   /** The administrator whom this start has made, if it was the first one. */
   firstAdministrator: FirstAdministrator | undefined
 
-  private constructor(sources: ConfigSources, loaded: Loaded, runtime: Runtime) {
+  private constructor(sources: ConfigSources, loaded: Loaded, runtime: Runtime, siblings: Siblings | undefined) {
+    this.siblings = siblings
+    this.#answerSiblings()
     this.#sources = sources
     this.#files = loaded
     this.#loaded = loaded
@@ -147,6 +153,21 @@ export class Gateway implements Control {
     this.#appliedAt = runtime.clock.now()
     const { database, log } = runtime
     this.registry = database && new Registry(database, this.#registryHost(), log)
+  }
+
+  /** What is done at one worker is done at all of them. */
+  #answerSiblings(): void {
+    const { siblings } = this
+    siblings?.on('reload', () => this.reload())
+    siblings?.on('route', ({ id, enabled }: { id: string; enabled: boolean }) => this.setRouteEnabled(id, enabled))
+    siblings?.on('metrics', async () => (await this.#metrics()).metrics())
+    siblings?.on('metrics as json', async () => (await this.#metrics()).getMetricsAsJSON())
+    siblings?.on('summary', () => this.runtime.metrics.summary())
+  }
+
+  async #metrics() {
+    const { prometheusRegistry } = await import('./metrics-registry.ts')
+    return prometheusRegistry(this.runtime, this.snapshot.gateway.region)
   }
 
   #registryHost(): Host<Built> {
@@ -161,17 +182,18 @@ export class Gateway implements Control {
   /**
    * Reads the configuration, builds the first generation and opens the port. What does not start leaves nothing open.
    * @param runtime instead of one made from the configuration, for tests; it ends with the gateway
+   * @param siblings the other workers, if there are any
    * @param prepare called once the data folder is this gateway's own, before anything is read from there
    * @throws {ConfigError} when the configuration is not good; whatever `listen` throws when the port is not to be had
    */
   static async start(
     sources: ConfigSources,
-    options: { runtime?: Runtime; loaded?: Loaded; prepare?(snapshot: Snapshot): void } = {}
+    options: { runtime?: Runtime; loaded?: Loaded; siblings?: Siblings; prepare?(snapshot: Snapshot): void } = {}
   ): Promise<Gateway> {
     const loaded = options.loaded ?? (await loadConfiguration(sources))
     const runtime = options.runtime ?? (await createRuntime(loaded.snapshot))
     options.prepare?.(loaded.snapshot)
-    const gateway = new Gateway(sources, loaded, runtime)
+    const gateway = new Gateway(sources, loaded, runtime, options.siblings)
     try {
       await gateway.#open()
     } catch (error) {

@@ -1,5 +1,6 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import type {} from 'fastify-metrics'
+import { WORKER } from './cluster/siblings.ts'
 import { overloadFamilies } from './overload/metrics.ts'
 import type { Runtime } from './runtime/runtime.ts'
 import type { Family } from './telemetry/metrics.ts'
@@ -12,7 +13,7 @@ const registries = new WeakMap<Runtime, Promise<Registry>>()
 /**
  * The process's Prometheus registry, with the process metrics of `fastify-metrics` and the gateway's own. Made when it is
  * first asked for (the library takes longer to load than the gateway to start), and kept: configurations come and go.
- * @param region a label of everything, if there is one (CLU-06)
+ * Everything has the label `region`, if there is one (CLU-06), and `worker`, in one of several.
  */
 export async function prometheusRegistry(runtime: Runtime, region: string): Promise<Registry> {
   let registry = registries.get(runtime)
@@ -21,7 +22,8 @@ export async function prometheusRegistry(runtime: Runtime, region: string): Prom
     registries.set(runtime, registry)
   }
   const register = await registry
-  register.setDefaultLabels(region === '' ? {} : { region })
+  const worker = process.env[WORKER]
+  register.setDefaultLabels({ ...(region !== '' && { region }), ...(worker !== undefined && { worker }) })
   return register
 }
 

@@ -1,13 +1,16 @@
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { styleText } from 'node:util'
 import type { Backends } from '../../examples/backends.ts'
 import { type Command, type Invocation, VERSION } from '../cli.ts'
+import { Siblings, WORKER } from '../cluster/siblings.ts'
 import type { ConfigSources } from '../config/normalise.ts'
 import { formatProblem } from '../config/problem.ts'
 import type { Snapshot } from '../config/snapshot.ts'
 import { DatabaseError } from '../database/database-error.ts'
 import { Gateway, type Loaded, loadConfiguration, shortVersion } from '../gateway.ts'
 import { localKey } from '../identity/authenticator.ts'
+import { createLog } from '../telemetry/log.ts'
 import { signToken } from '../token.ts'
 import { describeRoute } from './describe.ts'
 import { forgetSecret, sourcesOf } from './quickstart.ts'
@@ -20,10 +23,23 @@ const QUICKSTART_PORTS = 20
 
 const start: Command = {
   summary: 'Serves a configuration; without one, a quickstart with sample services',
+  options: {
+    workers: {
+      type: 'string',
+      value: 'n',
+      description: 'Processes that serve the port together, or "auto" for one per processor'
+    }
+  },
   async run(invocation) {
     const backends = invocation.configured ? undefined : await startSamples()
-    const sources: ConfigSources = { ...sourcesOf(invocation), env: { ...invocation.sources.env, ...backends?.env } }
+    const sources = withWorkers(invocation, {
+      ...sourcesOf(invocation),
+      env: { ...invocation.sources.env, ...backends?.env }
+    })
     const loaded = await loadConfiguration(sources)
+    const workers = workersOf(loaded.snapshot)
+    if (process.env[WORKER] !== undefined) return serveAsWorker(sources, loaded)
+    if (workers > 1) return supervise(loaded.snapshot, workers)
     const isQuickstart = backends !== undefined
     const gateway = await open(sources, loaded, {
       port: isQuickstart && invocation.values.port === undefined && !process.env.PORT,
@@ -35,6 +51,51 @@ const start: Command = {
     await announce(gateway, invocation, backends)
     return untilStopped(gateway, backends)
   }
+}
+
+function withWorkers({ values }: Invocation, sources: ConfigSources): ConfigSources {
+  const { workers } = values
+  if (workers === undefined) return sources
+  const wanted = /^\d+$/.test(String(workers)) ? Number(workers) : workers
+  return { ...sources, overrides: [...sources.overrides, ['server.workers', wanted, '--workers']] }
+}
+
+function workersOf({ server: { workers } }: Snapshot): number {
+  return workers === 'auto' ? availableParallelism() : workers
+}
+
+/** Serves as one of several processes. */
+async function serveAsWorker(sources: ConfigSources, loaded: Loaded): Promise<number> {
+  const siblings = new Siblings(process)
+  try {
+    const gateway = await Gateway.start(sources, { loaded, siblings })
+    keepTheLog(gateway)
+    gateway.watch()
+    siblings.ready(noticeOf(gateway))
+    return await untilStopped(gateway)
+  } finally {
+    siblings.close()
+  }
+}
+
+/** Has several processes serve; this one looks after them. Returns the exit code. */
+async function supervise(snapshot: Snapshot, workers: number): Promise<number> {
+  const { Supervisor } = await import('../cluster/supervise.ts')
+  const log = await createLog(snapshot.logging)
+  const supervisor = new Supervisor(log)
+  const stopped = new Promise<number>(resolve => {
+    onStop(signal => {
+      log.logger.info({ signal, workers }, 'stopping')
+      void supervisor.stop().then(() => resolve(0))
+    })
+  })
+  process.on('SIGHUP', () => supervisor.signal('SIGHUP'))
+  process.on('exit', () => log.sink.flush())
+  const notice = await supervisor.start(workers)
+  // What was wrong has been said by the worker.
+  if (notice === undefined) return 1
+  log.logger.info({ ...notice, workers }, 'sallyport is listening')
+  return stopped
 }
 
 async function startSamples(): Promise<Backends> {
@@ -86,27 +147,33 @@ function takenBy(error: unknown): 'port' | 'folder' | undefined {
   return cause instanceof DatabaseError && cause.code === 'busy' ? 'folder' : undefined
 }
 
+function addressOf({ snapshot: { server }, port }: Gateway): string {
+  return `http${server.tls === undefined ? '' : 's'}://${server.host === '0.0.0.0' ? '127.0.0.1' : server.host}:${port}`
+}
+
+/** What there is to say of a gateway that listens. */
+function noticeOf(gateway: Gateway): Record<string, unknown> {
+  const { snapshot, runtime } = gateway
+  return {
+    address: addressOf(gateway),
+    generation: snapshot.version,
+    routes: snapshot.routes.length,
+    files: snapshot.files,
+    store: runtime.store.kind
+  }
+}
+
 /** Says what is served, once it is: a page on a terminal, else one JSON line. */
 async function announce(gateway: Gateway, invocation: Invocation, backends: Backends | undefined): Promise<void> {
   const { snapshot, runtime } = gateway
-  const address = `http${snapshot.server.tls === undefined ? '' : 's'}://${snapshot.server.host === '0.0.0.0' ? '127.0.0.1' : snapshot.server.host}:${gateway.port}`
+  const address = addressOf(gateway)
   for (const problem of snapshot.warnings) runtime.log.warn(formatProblem(problem))
   // The quickstart's secret is meant to be a new one at each run.
   const notice = backends === undefined ? localKey(snapshot)?.notice : undefined
   if (notice !== undefined) runtime.log.warn(notice)
   if (!runtime.pretty) {
     const token = backends === undefined ? undefined : await quickstartToken(gateway)
-    runtime.log.info(
-      {
-        address,
-        generation: snapshot.version,
-        routes: snapshot.routes.length,
-        files: snapshot.files,
-        store: runtime.store.kind,
-        token
-      },
-      'sallyport is listening'
-    )
+    runtime.log.info({ ...noticeOf(gateway), token }, 'sallyport is listening')
     return
   }
   const files = invocation.configured ? (invocation.values.config as string[]).join(' ') : 'examples/quickstart.yaml'
@@ -181,38 +248,45 @@ function keepTheLog({ runtime: { log, sink } }: Gateway): void {
 }
 
 /** Waits for a signal, then lets requests end. Returns the exit code. */
-function untilStopped(gateway: Gateway, backends: Backends | undefined): Promise<number> {
+function untilStopped(gateway: Gateway, backends?: Backends): Promise<number> {
+  process.on('SIGHUP', () => {
+    gateway.reload().catch(() => {})
+  })
   return new Promise(resolve => {
-    let stoppingSince: number | undefined
-    const stop = (signal: string): void => {
-      const now = Date.now()
-      if (stoppingSince !== undefined) {
-        if (now - stoppingSince > ECHO_MS) process.exit(1)
-        return
-      }
-      stoppingSince = now
+    onStop(signal => {
       const waiting = gateway.server.inFlight
       gateway.runtime.log.info(
         { signal, in_flight: waiting },
         waiting === 0 ? 'stopping' : `stopping; waiting for ${waiting} request${waiting === 1 ? '' : 's'}`
       )
-      clearInterval(parent)
       gateway.close().then(async () => {
         await backends?.close()
         resolve(0)
       })
-    }
-    process.on('SIGTERM', stop)
-    process.on('SIGINT', stop)
-    process.on('SIGHUP', () => {
-      gateway.reload().catch(() => {})
     })
-    // Under npm the signal may end npm's shell and leave us behind; then the parent changes, once.
-    const born = process.ppid
-    const parent = setInterval(() => {
-      if (process.env.npm_lifecycle_event !== undefined && process.ppid !== born) stop('parent gone')
-    }, PARENT_MS).unref()
   })
+}
+
+/** Calls `stop` at the first signal to end; a second one, a while later, ends the process at once. */
+function onStop(stop: (signal: string) => void): void {
+  let stoppingSince: number | undefined
+  const signalled = (signal: string): void => {
+    const now = Date.now()
+    if (stoppingSince !== undefined) {
+      if (now - stoppingSince > ECHO_MS) process.exit(1)
+      return
+    }
+    stoppingSince = now
+    clearInterval(parent)
+    stop(signal)
+  }
+  process.on('SIGTERM', signalled)
+  process.on('SIGINT', signalled)
+  // Under npm the signal may end npm's shell and leave us behind; then the parent changes, once.
+  const born = process.ppid
+  const parent = setInterval(() => {
+    if (process.env.npm_lifecycle_event !== undefined && process.ppid !== born) signalled('parent gone')
+  }, PARENT_MS).unref()
 }
 
 export default start

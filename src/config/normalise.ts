@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { ConnectionOptions } from 'node:tls'
 import type { BatchSettings } from '../batch/settings.ts'
+import { obstacles } from '../cluster/shared.ts'
 import {
   type DiscoveryConfig,
   type DiscoverySettings,
@@ -306,6 +307,7 @@ class Normaliser {
     this.#checkBalancing()
     this.#checkRecording()
     this.#checkAbuse()
+    this.#checkWorkers()
     this.#warnAboutUnused()
     await stretches.next()
     const server = this.#server()
@@ -352,6 +354,15 @@ class Normaliser {
     const path: Path = ['recording', 'keep']
     if (keep.audit < LEAST_KEPT.audit) this.#problems.add([...path, 'audit'], 'must be at least 30d')
     if (keep.minutes < LEAST_KEPT.minutes) this.#problems.add([...path, 'minutes'], 'must be at least 6h')
+  }
+
+  /** What one process keeps to itself several would have to share. */
+  #checkWorkers(): void {
+    const { server, storage, paths, rate_limits: rateLimits } = this.#settled
+    if (server.workers === 1) return
+    const concerns = new Set(this.#routes.flatMap(({ route }) => Object.keys(route.concerns)))
+    for (const obstacle of obstacles({ storage, paths, local: this.#local, rateLimits, concerns }))
+      this.#problems.add(['server', 'workers'], obstacle)
   }
 
   /** What is said of balancers where nobody in particular means it, and weights that nobody looks at. */

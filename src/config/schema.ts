@@ -42,6 +42,11 @@ const server = Type.Object(
       minimum: 0,
       maximum: 65535
     }),
+    workers: Type.Union([Type.Integer({ minimum: 1 }), Type.Literal('auto')], {
+      description:
+        'Processes that serve the port together; `auto` for as many as there are processors. More than one need PostgreSQL and Redis.',
+      default: 1
+    }),
     trusted_proxies: Type.Array(word, {
       description:
         'Addresses and CIDR ranges (or `loopback`, `private`) of proxies in front, whose X-Forwarded-* and X-Request-ID count.',

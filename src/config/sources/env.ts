@@ -29,6 +29,7 @@ const lower: Reading = value => value.toLowerCase()
 export const VARIABLES: readonly (readonly [name: string, path: string, read: Reading])[] = [
   ['HOST', 'server.host', text],
   ['PORT', 'server.port', number],
+  ['WORKERS', 'server.workers', number],
   ['DATABASE_URL', 'storage.database_url', text],
   ['REDIS_HOST', 'storage.redis_url', value => `redis://${value.includes(':') ? value : `${value}:6379`}`],
   ['REDIS_URL', 'storage.redis_url', text],
