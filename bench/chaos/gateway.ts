@@ -105,9 +105,17 @@ export class ChaosGateway {
   async sample(): Promise<Sample> {
     this.#child?.kill('SIGUSR2')
     await new Promise(resolve => setTimeout(resolve, 1000))
-    const metrics = await (await fetch(`http://127.0.0.1:${this.port}/metrics`)).text()
-    const heap = Number(/^nodejs_heap_size_used_bytes (\S+)/m.exec(metrics)?.[1] ?? Number.NaN)
-    return { ...this.look(), heapMb: heap / 2 ** 20 }
+    return { ...this.look(), heapMb: (await this.metric('nodejs_heap_size_used_bytes')) / 2 ** 20 }
+  }
+
+  /** The value of a metric without labels; not a number when it cannot be had. */
+  async metric(name: string): Promise<number> {
+    try {
+      const text = await (await fetch(`http://127.0.0.1:${this.port}/metrics`)).text()
+      return Number(new RegExp(`^${name} (\\S+)`, 'm').exec(text)?.[1] ?? Number.NaN)
+    } catch {
+      return Number.NaN
+    }
   }
 
   /** What can be seen of it from outside. */

@@ -16,7 +16,13 @@ interface Course {
   readonly ledger: Ledger
   readonly faults: Faults
   readonly samples: { readonly before: Sample | undefined; readonly after: Sample | undefined }
-  readonly peak: { readonly descriptors: number; readonly residentMb: number }
+  readonly peak: {
+    readonly descriptors: number
+    readonly residentMb: number
+    /** Longest that an event loop stood still. */
+    readonly gatewayStallMs: number
+    readonly ownStallMs: number
+  }
   readonly survived: boolean
   readonly complaints: ReadonlyMap<string, number>
 }
@@ -79,7 +85,7 @@ ${[...ledger.services].map(([name, { counted, failed }]) => `| ${name} | ${count
 
 Not counted: ${[...ledger.excused].map(([excuse, times]) => `${times} (${excuse === 'nobody' ? 'no instance was healthy' : 'within the time of detection'})`).join(', ') || 'none'}.
 Outcomes of all: ${list(ledger.outcomes)}.
-GETs that counted took ${at(0.5)} ms (median), ${at(0.99)} ms (p99), from one process that is the clients, the network and the services as well.
+GETs that counted took ${at(0.5)} ms (median), ${at(0.99)} ms (p99), from one process that is the clients, the network and the services as well. The longest that its event loop stood still was ${peak.ownStallMs.toFixed(0)} ms, the gateway's ${peak.gatewayStallMs.toFixed(0)} ms.
 
 What happened: ${list(faults.counts)}.
 ${section(

@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { parseArgs } from 'node:util'
 import { freePort } from '../../test/support/free-port.ts'
 import { startPostgresServer } from '../../test/support/postgres-server.ts'
@@ -103,15 +104,20 @@ async function run(request: Request): Promise<boolean> {
   const ledger = new Ledger(weather, deliveries, nonce => gateway.reasonOf(nonce))
   const load = new Load(gateway.port, SERVICES, seeded(seed * 1000 + 300), done => ledger.add(done))
   const samples: Record<'before' | 'after', Sample | undefined> = { before: undefined, after: undefined }
-  const peak = { descriptors: 0, residentMb: 0 }
-  const watch = setInterval(() => {
+  const peak = { descriptors: 0, residentMb: 0, gatewayStallMs: 0, ownStallMs: 0 }
+  const stalls = monitorEventLoopDelay({ resolution: 20 })
+  stalls.enable()
+  const watch = setInterval(async () => {
     if (!gateway.isAlive) return
     const { descriptors, residentMb } = gateway.look()
     peak.descriptors = Math.max(peak.descriptors, descriptors)
     peak.residentMb = Math.max(peak.residentMb, residentMb)
+    const gatewayStallMs = (await gateway.metric('nodejs_eventloop_lag_max_seconds')) * 1000
+    peak.gatewayStallMs = Math.max(peak.gatewayStallMs, gatewayStallMs || 0)
+    peak.ownStallMs = stalls.max / 1e6
     for (const { weather } of fleets) weather.forget()
     say(
-      `${ledger.total} requests, ${ledger.failed} of ${ledger.counted} failed, ${ledger.wrong.length} wrong, ${load.underWay} under way, ${descriptors} descriptors, ${residentMb.toFixed(0)} MB`
+      `${ledger.total} requests, ${ledger.failed} of ${ledger.counted} failed, ${ledger.wrong.length} wrong, ${load.underWay} under way, ${descriptors} descriptors, ${residentMb.toFixed(0)} MB; stalls ${gatewayStallMs.toFixed(0)} ms, own ${peak.ownStallMs.toFixed(0)} ms`
     )
   }, 10_000)
 

@@ -71,7 +71,8 @@ export class Deadlines {
     }
     deadline.at = this.#clock.monotonic() + ms
     queue.add(deadline)
-    this.#timer ??= setInterval(() => this.tick(), this.#tickMs).unref()
+    // What has come in is looked at first: when the process has stood still, an answer that is here already is not late.
+    this.#timer ??= setInterval(() => setImmediate(() => this.tick()), this.#tickMs).unref()
   }
 
   /** Expires what is due; the timer stops when nothing is left. */
