@@ -12,3 +12,11 @@ export { ApiGatewayRouter } from './routing/router.ts'
 export type { Clock } from './runtime/clock.ts'
 export type { Runtime } from './runtime/runtime.ts'
 export { duration, listOf, type OptionNotes, oneOf, type Static, size, Type } from './schema.ts'
+export type { BreakerState, BreakerStats } from './upstream/breaker.ts'
+export {
+  ApiCircuitBreaker,
+  ApiFallbackService,
+  CircuitBreakerConfig,
+  CircuitBreakerManager,
+  CircuitBreakerOpenError
+} from './upstream/circuit-breaker-manager.ts'
