@@ -16,6 +16,7 @@ import type { Route } from './proxy/route.ts'
 import { CLOSE, type Tunnel } from './proxy/tunnel.ts'
 import type { Registry } from './registry/registry.ts'
 import type { Canary } from './releases/canary.ts'
+import { type Countries, compileCountry, openCountries } from './releases/geo.ts'
 import { parsePattern } from './routing/pattern.ts'
 import { type RouteMatch, RouteTable } from './routing/table.ts'
 import { type Versioning, versionName } from './routing/version.ts'
@@ -88,6 +89,8 @@ export class Generation {
   readonly snapshot: Snapshot
   readonly app: FastifyInstance
   readonly table: RouteTable<Destination>
+  /** From which country a request comes; undefined where no route asks for that. */
+  readonly countryOf: ((exchange: Exchange) => string) | undefined
   readonly #runtime: Runtime
   readonly #tunnels: Set<Tunnel>
   readonly #targets: readonly Target[]
@@ -103,7 +106,7 @@ export class Generation {
   constructor(
     snapshot: Snapshot,
     app: FastifyInstance,
-    table: RouteTable<Destination>,
+    { table, countryOf }: Pick<Generation, 'table' | 'countryOf'>,
     runtime: Runtime,
     tunnels: Set<Tunnel>,
     { targets, canaries }: Pick<Mounted, 'targets' | 'canaries'>,
@@ -112,6 +115,7 @@ export class Generation {
     this.snapshot = snapshot
     this.app = app
     this.table = table
+    this.countryOf = countryOf
     this.#runtime = runtime
     this.#tunnels = tunnels
     this.#targets = targets
@@ -155,6 +159,7 @@ export class Generation {
    * Finds where a request belongs, and sets its route. It may be refused there all the same: then `exchange.refusal` says why.
    */
   direct(exchange: Exchange): Destination | undefined {
+    if (this.countryOf !== undefined) exchange.country = this.countryOf(exchange)
     const found = this.#find(exchange)
     if (found === undefined) exchange.refusal = this.#refusalOf(exchange)
     else if (!this.#isAtTheRightDoor(found, exchange))
@@ -325,12 +330,36 @@ export async function createGeneration(snapshot: Snapshot, build: Build): Promis
     const { routes } = mounted
     await app.ready()
     if (problems.length > 0) throw new ConfigError(problems)
+    const countryOf = routes.some(({ countries }) => countries !== undefined)
+      ? compileCountry(snapshot.geo, await countriesOf(snapshot, runtime, leases))
+      : undefined
     const table = new RouteTable<Destination>([...routes, ...own()], versioningOf(snapshot))
-    return new Generation(snapshot, app, table, runtime, tunnels, mounted, leases)
+    return new Generation(snapshot, app, { table, countryOf }, runtime, tunnels, mounted, leases)
   } catch (error) {
     if (app !== undefined) await closeApp(app, runtime)
     for (const key of leases) runtime.leases.release(key)
     throw error
+  }
+}
+
+/** The database of countries, if there is one: read once for all configurations that have it as it is. */
+async function countriesOf(
+  { geo: { database }, document }: Snapshot,
+  runtime: Runtime,
+  leases: string[]
+): Promise<Countries | undefined> {
+  if (database === undefined) return undefined
+  const { file, print } = database
+  const key = `countries:${print}:${file}`
+  leases.push(key)
+  try {
+    return await runtime.leases.acquire(
+      key,
+      () => openCountries(file),
+      () => {}
+    )
+  } catch (error) {
+    throw ConfigError.at(document, ['geo', 'database'], `cannot be read: ${(error as Error).message}`)
   }
 }
 

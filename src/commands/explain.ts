@@ -28,7 +28,7 @@ interface Step {
 }
 
 interface Explanation {
-  readonly request: { method: string; path: string; host: string }
+  readonly request: { method: string; path: string; host: string; country: string | null }
   readonly route: { id: string; at: string; service: string } | null
   readonly verdict: string
   readonly steps: readonly Step[]
@@ -92,7 +92,10 @@ export function explainRequest(loaded: Loaded, imagined: Imagined): Promise<Expl
     const request = {
       method: exchange.method,
       path: turnedAway === undefined ? exchange.path : imagined.target,
-      host: exchange.host
+      host: exchange.host,
+      get country() {
+        return generation.countryOf === undefined ? null : exchange.country
+      }
     }
     const nowhere = (verdict: string): Explanation => ({
       request,
@@ -346,7 +349,7 @@ function place(at: { file: string; line: number } | undefined): string {
 
 function inText({ request, route, verdict, steps, forward, near }: Explanation, { storage }: Snapshot): string {
   const lines = [
-    `${request.method} ${request.path}  →  ${route === null ? '' : `route ${route.id} (${route.at}): `}${verdict}`,
+    `${request.method} ${request.path}${request.country === null ? '' : ` from ${request.country || 'a country that is not known'}`}  →  ${route === null ? '' : `route ${route.id} (${route.at}): `}${verdict}`,
     ''
   ]
   const width = Math.max(...steps.map(step => step.concern.length), 8)

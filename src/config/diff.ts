@@ -58,6 +58,7 @@ function changedParts(before: RouteConfig, after: RouteConfig): string[] {
     ['timeout', 'timeoutMs'],
     ['release', 'release'],
     ['version', 'version'],
+    ['countries', 'countries'],
     ['rewrite', 'rewrite'],
     ['enabled', 'enabled'],
     ['websocket', 'websocket'],

@@ -16,6 +16,7 @@ import type { RateLimitsSettings } from '../limits/settings.ts'
 import { type ConcurrencySettings, concurrencyOf, type OverloadSettings, overloadOf } from '../overload/settings.ts'
 import { rangeFault } from '../proxy/peer.ts'
 import { addressOf, isNetwork, NETWORK_WORDS, type Networks, networksOf } from '../registry/networks.ts'
+import { fingerprintOf, type GeoConfig, type GeoSettings } from '../releases/geo.ts'
 import {
   type CanaryRelease,
   canaryRelease,
@@ -214,6 +215,7 @@ interface Settled {
   registry: RegistrySettings
   batch: BatchSettings
   versioning: VersioningSettings
+  geo: GeoSettings
   defaults: Block
   services: Record<string, ServiceSettings & Block>
   routes: (RouteSettings & Block)[]
@@ -311,13 +313,20 @@ class Normaliser {
     this.#warnAboutUnused()
     await stretches.next()
     const server = this.#server()
+    const geo = this.#geo()
     const { gateway, storage, logging, recording, metrics, paths, admin, plugins, rate_limits, registry } =
       this.#settled
     const { versioning, batch } = this.#settled
     const identity = this.#identity()
     const content = JSON.stringify([
       // Gateways with one configuration in several regions serve the same.
-      { ...this.#settled, server, identity, gateway: { ...gateway, region: '' } },
+      {
+        ...this.#settled,
+        server,
+        identity,
+        gateway: { ...gateway, region: '' },
+        geo: [geo.header, geo.database?.print]
+      },
       [...this.#services.values()].map(({ tls, discovery }) => [tls, discovery])
     ])
     return deepFreeze({
@@ -336,6 +345,7 @@ class Normaliser {
       registry,
       batch,
       versioning,
+      geo,
       services: this.#services,
       healthChecks: this.#healthChecks(),
       breakers: this.#breakers(),
@@ -788,6 +798,7 @@ class Normaliser {
       hosts: this.#hosts(settings.hosts, [...path, 'hosts']),
       headers: conditions('headers'),
       query: conditions('query'),
+      countries: this.#countries(settings.countries, path),
       version: form?.asked,
       priority: Number(settings.priority),
       catchAll: false
@@ -1022,6 +1033,23 @@ class Normaliser {
     }
     if (methods.includes('GET') && !methods.includes('HEAD')) methods.push('HEAD')
     return new Set(methods)
+  }
+
+  #countries(codes: readonly string[], path: Path): ReadonlySet<string> | undefined {
+    if (codes.length === 0) return undefined
+    const { header, database } = this.#settled.geo
+    if (header === undefined && database === undefined)
+      this.#problems.add([...path, 'countries'], 'are known to nobody: set "geo.header" or "geo.database"')
+    return new Set(codes.map(code => code.toUpperCase()))
+  }
+
+  #geo(): GeoConfig {
+    const { header, database } = this.#settled.geo
+    if (header !== undefined && this.#settled.server.trusted_proxies.length === 0)
+      this.#problems.warn(['geo', 'header'], 'counts from nobody, since there are no "server.trusted_proxies"')
+    if (database === undefined) return { header, database: undefined }
+    const file = this.#file(database, ['geo', 'database'])
+    return { header, database: { file, print: fingerprintOf(file) } }
   }
 
   #hosts(names: readonly string[], path: Path): readonly string[] | undefined {
@@ -1358,6 +1386,7 @@ function describeMatch(label: string, match: Omit<RouteMatch, 'id'>): string {
       : `${[...match.methods].filter(method => method !== 'HEAD' || match.methods?.size === 1).join('|')} `
   const hosts = match.hosts === undefined ? '' : match.hosts.join('|')
   const conditions = [...match.headers, ...match.query].map(condition => ` ${condition.name} ${condition.wanted}`)
+  if (match.countries !== undefined) conditions.push(` from ${[...match.countries].join('|')}`)
   return `${methods}${hosts}${match.pattern === undefined ? '~' : ''}${label}${conditions.join('')}`
 }
 

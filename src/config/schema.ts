@@ -2,6 +2,7 @@ import { batchSchema } from '../batch/settings.ts'
 import { discoverySchema } from '../discovery/settings.ts'
 import { PRIORITIES } from '../overload/priority.ts'
 import { concurrency, overload } from '../overload/settings.ts'
+import { geo } from '../releases/geo.ts'
 import { releases } from '../releases/settings.ts'
 import { duration, listOf, oneOf, type Static, size, type TObject, type TSchema, Type } from '../schema.ts'
 import { loadBalancer, loadBalancerType } from '../upstream/balancing-settings.ts'
@@ -681,6 +682,10 @@ const route = (concerns: Record<string, TSchema>) =>
     hosts: listOf(word, { description: 'Host names, or `*.example.com`; any if not given.', default: [] }),
     headers: Type.Record(Type.String(), condition, { description: 'Conditions on header fields.', default: {} }),
     query: Type.Record(Type.String(), condition, { description: 'Conditions on query parameters.', default: {} }),
+    countries: listOf(Type.String({ pattern: '^[A-Za-z]{2}$' }), {
+      description: 'Countries that a request comes from (`geo`), as in ISO 3166-1: `DE`; any if not given.',
+      default: []
+    }),
     priority: Type.Union([Type.Integer(), Type.String({ enum: [...PRIORITIES] })], {
       description:
         'Higher goes first, before any other rule of precedence. (A word is another way to write `request_priority`.)',
@@ -784,6 +789,7 @@ export function documentSchema(
       batch: batchSchema,
       enabled: flag('`false` makes a plain proxy: no limits, cache, breaker or transformation.', true),
       versioning,
+      geo,
       catch_all: flag('Also route `/{service}/**` to each service by its name.', false),
       defaults: Type.Object(
         { ...forwarding, ...balancing, ...everywhere },

@@ -1,6 +1,7 @@
 import type { BatchSettings } from '../batch/settings.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import type { OverloadConfig } from '../overload/settings.ts'
+import type { GeoConfig } from '../releases/geo.ts'
 import type { Release } from '../releases/settings.ts'
 import type { VersionSegment } from '../releases/versions.ts'
 import type { Pattern } from '../routing/pattern.ts'
@@ -94,6 +95,7 @@ export interface Snapshot {
   readonly registry: RegistrySettings
   readonly batch: BatchSettings
   readonly versioning: VersioningSettings
+  readonly geo: GeoConfig
   readonly services: ReadonlyMap<string, ServiceConfig>
   /** How services are asked whether they are well, by name. */
   readonly healthChecks: ReadonlyMap<string, HealthCheckConfig>

@@ -49,6 +49,8 @@ export class Exchange implements RequestView {
   /** `?` and the query as it came, or ''. */
   search = ''
   host = ''
+  /** From which it comes, by ISO 3166-1; '' where nobody knows, or wants to. */
+  country = ''
   /** The caller's address: the peer's, or what a trusted proxy says. */
   client: string
 
@@ -195,15 +197,20 @@ export class Exchange implements RequestView {
 
   /** Says something to the service under a name (in lower case) under which nobody else may say anything. */
   setUpstreamField(name: string, value: string): void {
-    this.#keepOnly(other => other !== name)
+    this.dropUpstreamField(name)
     this.upstreamFields.push(name, value)
+  }
+
+  /** Keeps a field (in lower case) that its client has sent from the service. */
+  dropUpstreamField(name: string): void {
+    if (this.request.headers[name] !== undefined) this.#keepOnly(other => other !== name)
   }
 
   /** The request that a preflight asks about, for the route table. */
   asPreflighted(): RequestView {
-    const { matchPath, host } = this
+    const { matchPath, host, country } = this
     const method = this.header('access-control-request-method') as string
-    return { method, matchPath, host, header: name => this.header(name), query: name => this.query(name) }
+    return { method, matchPath, host, country, header: name => this.header(name), query: name => this.query(name) }
   }
 
   /** Takes a parameter out of the query, so that it goes no further, and returns its values, however its name was spelled. */

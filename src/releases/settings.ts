@@ -3,7 +3,7 @@ import { duration, type Static, Type } from '../schema.ts'
 const text = (description: string, options: object = {}) => Type.Optional(Type.String({ description, ...options }))
 
 /** A name that can stand in a header field, a cookie and a log line as it is. */
-export const NAME = '^[A-Za-z0-9][A-Za-z0-9_.-]*$'
+const NAME = '^[A-Za-z0-9][A-Za-z0-9_.-]*$'
 
 /** Where a share of a route's requests goes. */
 const variant = Type.Object({

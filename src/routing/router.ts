@@ -63,6 +63,7 @@ export class ApiGatewayRouter {
       method: method.toUpperCase(),
       matchPath: matchable(canonical.path),
       host: '',
+      country: '',
       header: () => undefined,
       query: () => undefined
     })

@@ -8,6 +8,8 @@ export interface RequestView {
   readonly matchPath: string
   /** Host in lower case, without port and trailing dot. */
   readonly host: string
+  /** From which it comes, as ISO 3166-1 has it; '' if that is not known. */
+  readonly country: string
   header(name: string): string | undefined
   query(name: string): string | undefined
 }
@@ -32,6 +34,8 @@ export interface RouteMatch {
   readonly hosts?: readonly string[] | undefined
   readonly headers: readonly Condition[]
   readonly query: readonly Condition[]
+  /** Countries, as ISO 3166-1 has them; unset means any, and is the only one that takes requests of which it is not known. */
+  readonly countries?: ReadonlySet<string> | undefined
   /**
    * Which version of what is at its path it is, where requests say which one they want. Once host, path, method and conditions
    * have led to such a route, those that differ from it in their version stand to choice as well.
@@ -56,6 +60,7 @@ export function compareRoutes(a: RouteMatch, b: RouteMatch): number {
     Number(b.methods !== undefined) - Number(a.methods !== undefined) ||
     b.headers.length - a.headers.length ||
     b.query.length - a.query.length ||
+    Number(b.countries !== undefined) - Number(a.countries !== undefined) ||
     Number(b.version !== undefined) - Number(a.version !== undefined)
   )
 }
@@ -302,8 +307,13 @@ function byOrder(a: Entry<RouteMatch>, b: Entry<RouteMatch>): number {
 }
 
 function toCandidate<R extends RouteMatch>({ route, match }: Entry<R>, rank: number): Candidate<R> {
-  const { regex, methods, headers, query } = match
-  const unconditional = regex === undefined && methods === undefined && headers.length === 0 && query.length === 0
+  const { regex, methods, headers, query, countries } = match
+  const unconditional =
+    regex === undefined &&
+    methods === undefined &&
+    headers.length === 0 &&
+    query.length === 0 &&
+    countries === undefined
   return {
     route,
     match,
@@ -388,6 +398,9 @@ export function mismatch(route: RouteMatch, request: RequestView, anyMethod: boo
   for (const condition of route.query) {
     if (!condition.test(request.query(condition.name))) return `query ${condition.name} ${condition.wanted} is not so`
   }
+  if (route.countries !== undefined && !route.countries.has(request.country)) {
+    return `country ${request.country || '(not known)'} is not ${[...route.countries].join(' or ')}`
+  }
   return undefined
 }
 
@@ -420,6 +433,7 @@ export function matchKey(route: RouteMatch): string {
     route.hosts ? [...route.hosts].sort() : null,
     inWords(route.headers),
     inWords(route.query),
+    route.countries ? [...route.countries].sort() : null,
     route.version
   ])
 }
@@ -435,6 +449,7 @@ function shadows(earlier: RouteMatch, later: RouteMatch): boolean {
     coversPath(earlier, later) &&
     includesAll(earlier.methods, later.methods) &&
     includesAllHosts(earlier.hosts, later.hosts) &&
+    includesAll(earlier.countries, later.countries) &&
     isAmong(inWords(earlier.headers), inWords(later.headers)) &&
     isAmong(inWords(earlier.query), inWords(later.query))
   )
@@ -457,7 +472,7 @@ function isAmong(some: readonly string[], all: readonly string[]): boolean {
 }
 
 function includesAll(outer: ReadonlySet<string> | undefined, inner: ReadonlySet<string> | undefined): boolean {
-  return outer === undefined || (inner !== undefined && [...inner].every(method => outer.has(method)))
+  return outer === undefined || (inner !== undefined && [...inner].every(word => outer.has(word)))
 }
 
 function includesAllHosts(outer: readonly string[] | undefined, inner: readonly string[] | undefined): boolean {

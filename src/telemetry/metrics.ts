@@ -159,7 +159,7 @@ export class LabelledCounter {
 }
 
 /** Requests by endpoint and by who makes them: a counter each at hand, and one for all who are too many to be told apart. */
-export class UsageCounter {
+class UsageCounter {
   readonly #byEndpoint = new Map<string, Map<string, number>>()
 
   /** The function that counts a request to `endpoint`. @param most callers told apart there */

@@ -185,3 +185,63 @@ t.test('RTE-08 check and explain know experiments', async t => {
   t.match(await explained(['X-Device: 7']), /^forwarded to [ab], as always for this header \(experiment x\)$/)
   t.equal(await explained(['Cookie: ab-x=b']), 'forwarded to b, as always for this cookie (experiment x)')
 })
+
+t.test('RTE-07 requests are told apart by header field and user agent', async t => {
+  const { services, a, b } = await startServices(t)
+  const { call } = await startGateway(t, {
+    services,
+    defaults: OPEN,
+    routes: [
+      { path: '/app/**', service: 'a', rewrite: '/beta', headers: { 'X-Beta': 'yes' } },
+      { path: '/app/**', service: 'a', rewrite: '/mobile', headers: { 'User-Agent': { regex: '(?i)android|iphone' } } },
+      { path: '/app/**', service: 'a', rewrite: '/tool', headers: { 'User-Agent': { prefix: 'curl/' } } },
+      { path: '/app/**', service: 'a', rewrite: '/silent', headers: { 'User-Agent': { present: false } } },
+      { path: '/app/**', service: 'b', rewrite: '/rest' }
+    ]
+  })
+  const phone = 'Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15'
+  const cases: [headers: Record<string, string>, path: string][] = [
+    [{ 'user-agent': phone }, '/mobile'],
+    [{ 'user-agent': 'Dalvik/2.1.0 (Linux; U; ANDROID 13)' }, '/mobile'],
+    [{ 'user-agent': phone, 'x-beta': 'yes' }, '/beta'],
+    [{ 'user-agent': 'curl/8.4.0' }, '/tool'],
+    [{ 'user-agent': 'libcurl/8.4.0' }, '/rest'],
+    [{ 'user-agent': 'Mozilla/5.0 (X11; Linux x86_64)', 'x-beta': 'no' }, '/rest'],
+    [{}, '/silent']
+  ]
+  for (const [headers, path] of cases) {
+    const { json } = await call('/app/x', { headers })
+    t.equal(json.url, `${path}/x`, JSON.stringify(headers))
+  }
+  t.equal(a.seen.length + b.seen.length, cases.length)
+})
+
+t.test('RTE-03 RTE-06 a route map of prefixes and an expression share a gateway with releases', async t => {
+  const { services } = await startServices(t)
+  const { call } = await startGateway(
+    t,
+    {
+      services,
+      defaults: OPEN,
+      routes: [
+        { path: '/api/auth/*', service: 'a' },
+        { path: '/api/users/*', split: [{ service: 'b', weight: 1 }] },
+        {
+          regex: '^/files/[a-z]+\\.pdf$',
+          split: [
+            { service: 'b', weight: 1 },
+            { service: 'a', weight: 0 }
+          ]
+        }
+      ]
+    },
+    { random: seeded(1) }
+  )
+  const from = async (path: string) => (await call(path)).headers['x-from'] ?? (await call(path)).status
+  t.same(await Promise.all(['/api/auth/x', '/api/users/7', '/files/a.pdf', '/files/a.txt'].map(from)), [
+    'a',
+    'b',
+    'b',
+    404
+  ])
+})

@@ -12,6 +12,7 @@ export interface Sketch {
   readonly headers?: Parameters<typeof compileCondition>[1] extends infer C ? Readonly<Record<string, C>> : never
   readonly query?: Sketch['headers']
   readonly version?: string
+  readonly countries?: readonly string[]
   readonly priority?: number
   readonly catchAll?: boolean
 }
@@ -25,6 +26,7 @@ export function route({
   headers = {},
   query = {},
   version,
+  countries,
   priority = 0,
   catchAll = false
 }: Sketch): RouteMatch {
@@ -39,6 +41,7 @@ export function route({
     headers: conditions(headers),
     query: conditions(query),
     version,
+    countries: countries === undefined ? undefined : new Set(countries),
     priority,
     catchAll
   }
@@ -48,6 +51,7 @@ export interface RequestSketch {
   readonly method?: string
   readonly path: string
   readonly host?: string
+  readonly country?: string
   readonly headers?: Readonly<Record<string, string>>
   readonly query?: Readonly<Record<string, string>>
 }
@@ -57,10 +61,18 @@ export function request({
   method = 'GET',
   path,
   host = 'localhost',
+  country = '',
   headers = {},
   query = {}
 }: RequestSketch): RequestView {
-  return { method, matchPath: path.toLowerCase(), host, header: name => headers[name], query: name => query[name] }
+  return {
+    method,
+    matchPath: path.toLowerCase(),
+    host,
+    country,
+    header: name => headers[name],
+    query: name => query[name]
+  }
 }
 
 /** Chance that can be had again: numbers from 0 to less than 1 that follow from `seed` alone (mulberry32). */
