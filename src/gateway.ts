@@ -10,11 +10,13 @@ import { changesBetween } from './config/diff.ts'
 import { type ConfigSources, createSnapshot, readDocument, type SourceDocument } from './config/normalise.ts'
 import { ConfigError, formatProblem } from './config/problem.ts'
 import type { Snapshot } from './config/snapshot.ts'
+import { withRemote } from './config/sources/remote.ts'
 import { type Seen, seenNow, watchFiles } from './config/watch.ts'
 import { noteChange } from './database/audit.ts'
 import { type Database, openDatabase } from './database/database.ts'
 import { DatabaseError } from './database/database-error.ts'
 import type { NodesTable } from './database/tables.ts'
+import type { RemoteConfig } from './discovery/remote-config.ts'
 import { refuse } from './errors.ts'
 import { ensureAdministrator, type FirstAdministrator } from './identity/administrator.ts'
 import { type Concerns, loadConcerns } from './plugins.ts'
@@ -25,6 +27,7 @@ import { type Host, Registry } from './registry/registry.ts'
 import { type RegisteredService, withRegistered } from './registry/service.ts'
 import { type Clock, systemClock } from './runtime/clock.ts'
 import { Runtime } from './runtime/runtime.ts'
+import { within } from './runtime/within.ts'
 import type { TObject } from './schema.ts'
 import { GatewayServer } from './server.ts'
 import { createStore } from './store/create.ts'
@@ -120,7 +123,12 @@ export class Gateway implements Control {
   /** What the process was started with, whatever the configuration has come to say since. */
   readonly #atStart: Readonly<Record<string, unknown>>
   /** What the files say. */
+  #own: Loaded
+  /** That, with what {@link Snapshot.serviceConfigUrl} says. */
   #files: Loaded
+  #remote: RemoteConfig | undefined
+  /** What it has said last that could be served. */
+  #remoteDocument: unknown
   /** That, with the registered services. */
   #loaded: Loaded
   #seen: Seen
@@ -143,6 +151,7 @@ export class Gateway implements Control {
     this.siblings = siblings
     this.#answerSiblings()
     this.#sources = sources
+    this.#own = loaded
     this.#files = loaded
     this.#loaded = loaded
     this.#seen = loaded.seen
@@ -214,6 +223,7 @@ export class Gateway implements Control {
     const { loaded, generation } = await this.#compileAll(this.#files)
     this.#loaded = loaded
     this.server.swap(generation)
+    await this.#followRemote()
     await this.runtime.watches.settled(FIRST_LISTS_MS)
     const { server, adminListen } = this.snapshot
     const atAdminDoor = adminListen === undefined ? undefined : false
@@ -228,6 +238,26 @@ export class Gateway implements Control {
     const { Nodes } = await import('./cluster/nodes.ts')
     this.#nodes = new Nodes(database, this.runtime.log, () => this.#describe())
     await this.#nodes.open()
+  }
+
+  /** Follows who knows further services. A start waits for him, but not for ever; what he says later is served then. */
+  async #followRemote(): Promise<void> {
+    const { serviceConfigUrl } = this.snapshot
+    if (serviceConfigUrl === undefined) return
+    const { RemoteConfig } = await import('./discovery/remote-config.ts')
+    this.#remote = new RemoteConfig(serviceConfigUrl, this.runtime.discovery, document =>
+      this.#oneAtATime(() => this.#takeRemote(document))
+    )
+    this.runtime.dependencies.add(this.#remote)
+    this.#remote.start()
+    await within(FIRST_LISTS_MS, this.#remote.asked)
+  }
+
+  /** @throws {ConfigError} when it cannot be served; then nothing has changed */
+  async #takeRemote(document: unknown): Promise<void> {
+    const files = await withDocument(this.#own, document)
+    if (files.snapshot.version !== this.#files.snapshot.version) await this.#apply(files)
+    this.#remoteDocument = document
   }
 
   /** Whoever starts a gateway for the first time is told how to get in, once. */
@@ -300,14 +330,16 @@ export class Gateway implements Control {
     const { runtime } = this
     const seen: Seen = new Map()
     try {
-      const loaded = await loadConfiguration(this.#sources, seen)
+      const own = await loadConfiguration(this.#sources, seen)
       this.#seen = seen
+      const loaded = await withDocument(own, this.#remoteDocument)
       if (loaded.snapshot.version === this.#files.snapshot.version && this.#changedPlugins(loaded).length === 0) {
         this.#error = undefined
         runtime.log.info(`configuration ${shortVersion(this.snapshot)} has been read again: nothing has changed`)
         return { version: this.snapshot.version, changed: false }
       }
       await this.#apply(loaded)
+      this.#own = own
       runtime.metrics.reloads.inc({ result: 'applied' })
       return { version: this.snapshot.version, changed: true }
     } catch (error) {
@@ -459,6 +491,7 @@ export class Gateway implements Control {
   async #close(graceMs: number): Promise<void> {
     if (graceMs > 0) await this.server.withdraw()
     await this.#applying
+    this.#remote?.stop()
     this.registry?.close()
     this.#unwatch?.()
     // Others see that it goes before it has gone.
@@ -470,10 +503,17 @@ export class Gateway implements Control {
 }
 
 /** What no change of the configuration reaches, because it made the listeners, the store or the log; comparable. */
-function settingsOfTheProcess({ server, adminListen, storage, logging }: Snapshot): Record<string, unknown> {
+function settingsOfTheProcess({
+  server,
+  adminListen,
+  serviceConfigUrl,
+  storage,
+  logging
+}: Snapshot): Record<string, unknown> {
   return {
     server: JSON.stringify(server),
     'admin.listen': adminListen,
+    service_config_url: serviceConfigUrl,
     'storage.database': storage.database,
     'storage.database_url': storage.database_url,
     'storage.data_dir': storage.data_dir,
@@ -481,6 +521,13 @@ function settingsOfTheProcess({ server, adminListen, storage, logging }: Snapsho
     'storage.redis_timeout': storage.redis_timeout,
     'logging.format': logging.format
   }
+}
+
+/** With what somebody else knows of services; undefined is nothing. @throws {ConfigError} when that does not go with the rest */
+async function withDocument(own: Loaded, document: unknown): Promise<Loaded> {
+  if (document === undefined) return own
+  const source = withRemote(own.source, document)
+  return { ...own, source, snapshot: await createSnapshot(source, own.concerns.dialect) }
 }
 
 /** Has a policy make what outlives configurations. @throws {ConfigError} when a third party's cannot */

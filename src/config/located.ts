@@ -48,6 +48,26 @@ export function copyPlace(from: unknown, key: string | number, to: object, newKe
   if (place !== undefined) setPlace(to, newKey, place)
 }
 
+/** Gives everything in `data` the same place. */
+export function setPlaces(data: unknown, position: Position): void {
+  if (typeof data !== 'object' || data === null) return
+  for (const [key, value] of Object.entries(data)) {
+    setPlace(data, key, { key: position, value: position })
+    setPlaces(value, position)
+  }
+}
+
+/** A copy of a mapping, places included; an empty one of anything else. */
+export function copyOf(mapping: unknown): Record<string, unknown> {
+  const copy: Record<string, unknown> = {}
+  if (typeof mapping !== 'object' || mapping === null || Array.isArray(mapping)) return copy
+  for (const [key, value] of Object.entries(mapping)) {
+    copy[key] = value
+    copyPlace(mapping, key, copy, key)
+  }
+  return copy
+}
+
 /** A place in the data, by the keys that lead to it from the root. */
 export type Path = readonly (string | number)[]
 

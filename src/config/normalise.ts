@@ -223,6 +223,7 @@ interface Settled {
   overload: OverloadSettings
   plugins: PluginSettings[]
   service_discovery_url?: string
+  service_config_url?: string
   consul_url?: string
 }
 
@@ -340,6 +341,7 @@ class Normaliser {
       metrics,
       paths,
       adminListen: admin.listen,
+      serviceConfigUrl: this.#settled.service_config_url,
       rateLimits: rate_limits,
       overload: this.#settled.enabled ? overloadOf(this.#settled.overload) : undefined,
       registry,
@@ -1280,7 +1282,7 @@ class Normaliser {
       if (!used.has(name)) this.#problems.warn(['services', name], 'no route leads to this service')
     }
     const later: [string, Path][] = []
-    for (const key of ['cache', 'service_config_url']) if (key in this.#document) later.push([key, [key]])
+    if ('cache' in this.#document) later.push(['cache', ['cache']])
     const blocks: [unknown, Path][] = [
       [this.#document.defaults, ['defaults']],
       ...Object.keys(this.#settled.services).map((name): [unknown, Path] => [

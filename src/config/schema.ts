@@ -807,7 +807,9 @@ export function documentSchema(
         'Where services are looked for that name no address, by HTTP: `<this>/services/{service}/instances`.',
         { pattern: '^https?://' }
       ),
-      service_config_url: text('Not in effect yet.'),
+      service_config_url: text('A server that knows further services and routes, as JSON; asked every ten seconds.', {
+        pattern: '^https?://'
+      }),
       consul_url: text(
         'Agent of Consul, for services that look there, or name no address while there is no `service_discovery_url`.',
         { pattern: '^https?://' }

@@ -89,6 +89,8 @@ export interface Snapshot {
   readonly metrics: MetricsSettings
   readonly paths: PathSettings
   readonly adminListen: string | undefined
+  /** Who knows further services and routes. */
+  readonly serviceConfigUrl: string | undefined
   readonly rateLimits: RateLimitsSettings
   /** When the process has too much to do; undefined for no shedding. */
   readonly overload: OverloadConfig | undefined

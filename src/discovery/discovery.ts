@@ -139,9 +139,7 @@ export class Watch {
         if (signal.aborted) break
         this.#fail(error)
       }
-      // Half of it is chance: what has come down must not be asked by everybody at once when it comes back.
-      const longest = Math.min(LONGEST_MS, FIRST_MS * 2 ** failures++)
-      await pause(longest * (0.5 + random() / 2), signal).catch(() => {})
+      await pause(pauseAfter(failures++, random), signal).catch(() => {})
     }
     adapter?.close?.()
   }
@@ -230,8 +228,16 @@ async function createAdapter(config: DiscoveryConfig, terms: DiscoveryTerms): Pr
   }
 }
 
+/**
+ * How long not to ask after so many failures before this one, in milliseconds. Half of it is chance: what has come down must
+ * not be asked by everybody at once when it comes back.
+ */
+export function pauseAfter(failures: number, random: () => number): number {
+  return Math.min(LONGEST_MS, FIRST_MS * 2 ** failures) * (0.5 + random() / 2)
+}
+
 /** An error's code: its message may hold an address. */
-function codeOf(error: unknown): string {
+export function codeOf(error: unknown): string {
   const { code, name } = error as { code?: unknown; name?: string }
   return typeof code === 'string' ? code : name === 'TimeoutError' ? 'ETIMEDOUT' : 'FAILED'
 }

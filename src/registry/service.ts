@@ -1,5 +1,5 @@
 import { canonicalKeys, isMapping, outsideFiles } from '../config/aliases.ts'
-import { copyPlace, type Position, placeOf, setPlace } from '../config/located.ts'
+import { copyOf, copyPlace, type Position, placeOf, setPlaces } from '../config/located.ts'
 import type { SourceDocument } from '../config/normalise.ts'
 import { inWords, type Problem } from '../config/problem.ts'
 
@@ -133,22 +133,4 @@ function fragmentOf(service: RegisteredService): Record<string, unknown> {
   const document = { services: { [name]: block } }
   setPlaces(document.services, placeOfService(name))
   return canonicalKeys(document).services as Record<string, unknown>
-}
-
-function setPlaces(data: unknown, position: Position): void {
-  if (typeof data !== 'object' || data === null) return
-  for (const [key, value] of Object.entries(data)) {
-    setPlace(data, key, { key: position, value: position })
-    setPlaces(value, position)
-  }
-}
-
-function copyOf(mapping: unknown): Record<string, unknown> {
-  const copy: Record<string, unknown> = {}
-  if (!isMapping(mapping)) return copy
-  for (const [key, value] of Object.entries(mapping)) {
-    copy[key] = value
-    copyPlace(mapping, key, copy, key)
-  }
-  return copy
 }

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Logger } from 'pino'
 import type { Database } from '../database/database.ts'
+import type { DiscoveryTerms } from '../discovery/discovery.ts'
 import { Registrations } from '../discovery/registrations.ts'
 import { Watches } from '../discovery/watches.ts'
 import { LiveIdentity } from '../identity/live.ts'
@@ -58,6 +59,8 @@ export class Runtime {
   readonly leases = new Leases()
   /** Instances that have registered themselves; undefined without a database. */
   readonly registrations: Registrations | undefined
+  /** What those need who ask for services. */
+  readonly discovery: DiscoveryTerms
   /** Who says where services are. */
   readonly watches: Watches
   /** Where requests go. */
@@ -105,9 +108,9 @@ export class Runtime {
     this.database = options.database
     this.deadlines = new Deadlines(this.clock)
     const { clock, random, log, leases, dependencies } = this
-    const terms = { clock, random, log, leases, pause: options.pause ?? systemPause }
+    this.discovery = { clock, random, log, leases, pause: options.pause ?? systemPause }
     this.registrations = this.database && new Registrations(this.database, { clock, log })
-    this.watches = new Watches(terms, dependencies, this.registrations)
+    this.watches = new Watches(this.discovery, dependencies, this.registrations)
     this.services = new Services(this.leases, this)
     this.metrics = new RequestMetrics(this.store, this.watches)
     this.revocations = new Revocations(this.store, this.clock, this.database)

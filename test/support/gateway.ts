@@ -8,6 +8,7 @@ import { databaseOf, Gateway, loadConfiguration } from '../../src/gateway.ts'
 import type { Signals } from '../../src/overload/signals.ts'
 import type { Clock } from '../../src/runtime/clock.ts'
 import { systemClock } from '../../src/runtime/clock.ts'
+import type { Pause } from '../../src/runtime/pause.ts'
 import { Runtime } from '../../src/runtime/runtime.ts'
 import type { Store } from '../../src/store/store.ts'
 import { LOG_OPTIONS } from '../../src/telemetry/log.ts'
@@ -48,6 +49,7 @@ export interface GatewayOptions {
   readonly store?: Store
   readonly env?: Record<string, string>
   readonly random?: () => number
+  readonly pause?: Pause
   /** What there is of memory and descriptors. */
   readonly signals?: Signals
   /** Where it keeps its data, for one that goes on where another has ended; a folder of its own if not given. */
@@ -89,7 +91,8 @@ export async function startGateway(
     database: await databaseOf(loaded.snapshot, log.logger, clock),
     ...(options.store === undefined ? {} : { store: options.store }),
     ...(options.signals === undefined ? {} : { signals: options.signals }),
-    ...(options.random === undefined ? {} : { random: options.random })
+    ...(options.random === undefined ? {} : { random: options.random }),
+    ...(options.pause === undefined ? {} : { pause: options.pause })
   })
   const gateway = await Gateway.start(sources, { runtime, loaded })
   t.teardown(() => gateway.close(500))
