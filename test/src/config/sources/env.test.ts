@@ -26,6 +26,8 @@ const rows: [name: string, text: string, path: string, value: unknown][] = [
   ['JWT_SECRET', 'another secret', 'identity.jwt.secret', 'another secret'],
   ['TRACE_REQUESTS', 'true', 'logging.trace_requests', true],
   ['GATEWAY_NAME', 'api-gateway', 'gateway.name', 'api-gateway'],
+  ['WORKERS', '1', 'server.workers', 1],
+  ['GATEWAY_REGION', 'eu-1', 'gateway.region', 'eu-1'],
   ['GATEWAY_VERSION', '1.0.0', 'gateway.version', '1.0.0'],
   ['ENVIRONMENT', 'staging', 'gateway.environment', 'staging'],
   ['DEFAULT_HEALTH_CHECK_INTERVAL', '30', 'defaults.health_check_interval', 30],
