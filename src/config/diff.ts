@@ -65,7 +65,8 @@ function changedParts(before: RouteConfig, after: RouteConfig): string[] {
     ['priority', 'priority'],
     ['retry', 'retry'],
     ['circuit_breaker', 'breaker'],
-    ['fallback', 'fallback']
+    ['fallback', 'fallback'],
+    ['hedge', 'hedgeMs']
   ]
   return [...concerns, ...plain.filter(([, key]) => !same(before[key], after[key])).map(([name]) => name)]
 }

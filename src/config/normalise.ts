@@ -235,6 +235,7 @@ type Block = Record<string, unknown> &
     retry?: RetrySettings
     circuit_breaker?: BreakerSettings
     fallback?: FallbackSettings
+    hedge?: false | number
     concurrency?: ConcurrencySettings
     plugins?: Record<string, unknown>
   }
@@ -858,6 +859,7 @@ class Normaliser {
     | 'writeMs'
     | 'totalMs'
     | 'retry'
+    | 'hedgeMs'
     | 'breaker'
     | 'fallback'
     | 'balancer'
@@ -886,6 +888,7 @@ class Normaliser {
       totalMs: timeouts.total ?? 0,
       retry: retryPolicy(settings.retry ?? service.retry ?? defaults.retry),
       balancer: this.#balancer(settings, path),
+      hedgeMs: (settings.hedge ?? service.hedge ?? defaults.hedge) || 0,
       breaker: this.#routeBreaker(settings, path),
       fallback: this.#fallback(levels),
       concerns: this.#concerns(levels),

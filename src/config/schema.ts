@@ -548,6 +548,14 @@ export const retry = Type.Union(
   }
 )
 
+const hedge = Type.Union(
+  [Type.Literal(false), duration({ description: 'How long the first one has.', positive: true })],
+  {
+    description:
+      'After so long without an answer to a GET, HEAD or OPTIONS another instance is asked as well, and who is first counts.'
+  }
+)
+
 /** Keys that may stand under `defaults`, a service or a route, besides the policies. */
 const forwarding = {
   timeout: Type.Optional(
@@ -557,6 +565,7 @@ const forwarding = {
   ),
   timeouts: Type.Optional(timeouts),
   retry: Type.Optional(retry),
+  hedge: Type.Optional(hedge),
   load_balancer_type: Type.Optional(loadBalancerType),
   load_balancer: Type.Optional(loadBalancer),
   circuit_breaker: Type.Optional(circuitBreaker),

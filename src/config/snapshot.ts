@@ -59,6 +59,7 @@ export interface RouteConfig extends RouteMatch {
   readonly writeMs: number
   readonly totalMs: number
   readonly retry: RetryPolicy
+  readonly hedgeMs: number
   /** Which instance is asked, if it says so itself. */
   readonly balancer: BalancerConfig | undefined
   /** What it says itself of circuit breakers, which goes before what its service says; false for none. */

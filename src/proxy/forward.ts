@@ -54,6 +54,9 @@ export interface ForwardContext {
   readonly websocketIdleMs: number
 }
 
+/** Methods that ask and change nothing. */
+const READS: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
+
 /** How long a request without a deadline waits for another try at most, in milliseconds. */
 const LONGEST_PAUSE_MS = 30_000
 
@@ -81,6 +84,10 @@ class Forwarding implements Guest {
   #path = ''
   #body: Buffer | RequestBody | undefined
   #attempt: Attempt | undefined
+  /** A second try beside the first one, of which nobody knows yet which is faster. */
+  #rival: Attempt | undefined
+  /** Until the second one is made. */
+  #hedge: Deadline | undefined
   #instance: Instance | undefined
   #backoff: NodeJS.Timeout | undefined
   /** Among the requests that the service has at once, where that is limited. */
@@ -183,6 +190,35 @@ class Forwarding implements Guest {
       // A bug. Thrown on from a timer or the end of a body it would take every other request along.
       if (!this.over) this.#give(error as Error)
     }
+    if (route.hedgeMs > 0 && this.#hedge === undefined && READS.has(exchange.method) && this.#body === undefined) {
+      this.#hedge = new Deadline(this)
+      context.deadlines.set(this.#hedge, route.hedgeMs)
+    }
+  }
+
+  /** The first instance takes its time, so another one is asked as well, if the budget allows it. */
+  #askAnother(): void {
+    const { exchange, context } = this
+    const { service, balancer, breakers } = this.target
+    const first = this.#attempt
+    if (first === undefined || !service.hasOther(first.instance) || !service.budget.withdraw()) return
+    const admission =
+      breakers === undefined ? undefined : admit(this.target, breakers, exchange, context.clock, first.instance)
+    const instance = breakers === undefined ? service.pick(balancer, exchange, first.instance) : admission?.instance
+    if (instance === undefined || admission?.permit === 0) return
+    exchange.attempts++
+    this.#rival = new Attempt(this, instance, admission)
+    instance.pool.acquire(this.#rival)
+  }
+
+  /** One of two tries is out of the race. */
+  #drop(loser: Attempt): void {
+    const winner = (loser === this.#attempt ? this.#rival : this.#attempt) as Attempt
+    loser.cancel()
+    this.#attempt = winner
+    this.#rival = undefined
+    this.#instance = winner.instance
+    this.exchange.instance = winner.instance.id
   }
 
   /** The time for the answer's head, all tries included, starts now. */
@@ -219,8 +255,14 @@ class Forwarding implements Guest {
   }
 
   /** The head of an answer is here: whether it goes to the client, rather than being the reason for another try. */
-  accepts(status: number, fields: readonly Buffer[]): boolean {
+  accepts(attempt: Attempt, status: number, fields: readonly Buffer[]): boolean {
     const { retry, fallback } = this.route
+    if (this.#rival !== undefined) {
+      const bad = retry.on.has(status) || fallback?.on.has(status) === true
+      const other = attempt === this.#attempt ? this.#rival : (this.#attempt as Attempt)
+      this.#drop(bad ? attempt : other)
+      if (bad) return false
+    }
     if (retry.on.has(status) && this.#triesAgain(status, { pauseMs: this.#askedToWait(status, fields) })) return false
     if (fallback === undefined || this.alone) return true
     if (fallback.on.has(status) && this.#replaces(fallback, `received-status=${status}`)) return false
@@ -231,6 +273,7 @@ class Forwarding implements Guest {
   /** The head of the answer is on its way: it is not late any more. */
   begun(): void {
     this.answered = true
+    this.#hedge?.cancel()
     this.#deadline.cancel()
     this.#tryDeadline?.cancel()
     this.#writeDeadline?.cancel()
@@ -250,13 +293,13 @@ class Forwarding implements Guest {
   }
 
   completed(): void {
-    this.exchange.reason = ''
+    if (this.#failure === '') this.exchange.reason = ''
     this.#end(true)
   }
 
   /** A try failed. Before an answer has begun this is the place to decide; after that the client can only be cut off. */
   failed(attempt: Attempt, stage: Stage, error: Error): void {
-    if (this.over || attempt !== this.#attempt) return
+    if (this.over || (attempt !== this.#attempt && attempt !== this.#rival)) return
     const body = this.#body instanceof RequestBody ? this.#body : undefined
     if (body?.tooLarge && !this.answered) return this.#give(bodyTooLarge(this.route.maxBodyBytes))
     if (body?.clientGone) return this.#end()
@@ -267,6 +310,7 @@ class Forwarding implements Guest {
     attempt.judge(stale ? undefined : false)
     this.#failedAt(attempt, stage, describe(error))
     if (this.answered) return this.#cut()
+    if (this.#rival !== undefined) return this.#drop(attempt)
 
     if (!this.#triesAgain(attempt.sent ? 'reset' : 'connect', { stale })) this.#give(refusalOf(stage, error))
   }
@@ -346,11 +390,18 @@ class Forwarding implements Guest {
       return this.#cut()
     }
     if (this.#place?.state === 'waiting') return this.#place.expired()
+    if (deadline === this.#hedge) return this.#askAnother()
     if (deadline === this.#deadline && this.#stillUploads()) return
     const attempt = this.#attempt
     const stage = this.#lateStage(attempt)
     // That all connections are in use is no failure; those who have them will say how the service is.
     if (stage !== undefined && stage !== 'pool') attempt?.judge(false)
+    if (this.#rival !== undefined && attempt !== undefined && stage !== undefined && deadline === this.#tryDeadline) {
+      this.#failedAt(attempt, stage, '')
+      this.#drop(attempt)
+      return this.#expectHead()
+    }
+    this.#rival?.judge(false)
     this.#attempt = undefined
     attempt?.cancel()
     if (stage === undefined) {
@@ -429,7 +480,8 @@ class Forwarding implements Guest {
 
   #goTo(target: Target): true {
     this.#attempt?.cancel()
-    this.#attempt = undefined
+    this.#rival?.cancel()
+    this.#attempt = this.#rival = undefined
     this.#instance = undefined
     this.#tryDeadline?.cancel()
     this.target = this.exchange.target = target
@@ -468,6 +520,8 @@ class Forwarding implements Guest {
     this.#stall?.cancel()
     clearTimeout(this.#backoff)
     this.#attempt?.cancel()
+    this.#rival?.cancel()
+    this.#hedge?.cancel()
     this.#place?.leave()
     if (this.#body instanceof RequestBody) {
       this.exchange.bytesIn = this.#body.bytes
@@ -567,7 +621,7 @@ class Attempt {
       if (breaker.isFailure(status)) this.judge(false, exchange.upstreamMs)
       else breaker.answering(this.#permit)
     }
-    if (!forwarding.accepts(status, raw)) return true
+    if (!forwarding.accepts(this, status, raw)) return true
     if (forwarding.alone) {
       forwarding.begun()
       exchange.tap?.head(status, raw)

@@ -38,6 +38,8 @@ export interface Route extends RouteMatch {
   /** From the request to the end of its answer, in milliseconds; 0 for no limit. */
   readonly totalMs: number
   readonly retry: RetryPolicy
+  /** After so long without an answer another instance is asked as well, in milliseconds; 0 for never. */
+  readonly hedgeMs: number
   /** What is answered in place of a failure. */
   readonly fallback: Fallback | undefined
   /** Bytes; 0 for no limit. */
