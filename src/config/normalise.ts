@@ -35,6 +35,7 @@ import { systemClock } from '../runtime/clock.ts'
 import { http, tls } from '../runtime/node.ts'
 import { Stretches } from '../runtime/stretches.ts'
 import { type TObject, Type } from '../schema.ts'
+import { parseRedisUrl } from '../store/redis-url.ts'
 import { type BalancerConfig, type BalancerKeys, balancerOf, balancerTrouble } from '../upstream/balancing-settings.ts'
 import { type BreakerSettings, type BreakerUse, breakerTrouble, breakerUse } from '../upstream/breaker-settings.ts'
 import {
@@ -311,6 +312,7 @@ class Normaliser {
     this.#checkBalancing()
     this.#checkRecording()
     this.#checkAbuse()
+    this.#checkRedis()
     this.#checkWorkers()
     this.#warnAboutUnused()
     await stretches.next()
@@ -367,6 +369,15 @@ class Normaliser {
     const path: Path = ['recording', 'keep']
     if (keep.audit < LEAST_KEPT.audit) this.#problems.add([...path, 'audit'], 'must be at least 30d')
     if (keep.minutes < LEAST_KEPT.minutes) this.#problems.add([...path, 'minutes'], 'must be at least 6h')
+  }
+
+  #checkRedis(): void {
+    const { redis_url: url } = this.#settled.storage
+    try {
+      if (url) parseRedisUrl(url)
+    } catch (error) {
+      this.#problems.add(['storage', 'redis_url'], (error as Error).message)
+    }
   }
 
   /** What one process keeps to itself several would have to share. */

@@ -121,7 +121,10 @@ const storage = Type.Object(
       pattern: '^(?:postgres(?:ql)?://.+)?$',
       writeOnly: true
     }),
-    redis_url: text('`redis://…`: limits and revocations are then shared between gateways.', { writeOnly: true }),
+    redis_url: text(
+      '`redis://…`, `redis+sentinel://…/name` or `redis+cluster://…`: limits and revocations are then shared between gateways.',
+      { writeOnly: true }
+    ),
     redis_timeout: duration({ description: 'How long a decision waits for Redis.', default: '200ms', positive: true }),
     data_dir: Type.String({ description: 'Folder for what is kept between starts.', default: './data' })
   },

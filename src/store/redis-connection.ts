@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto'
-import { Redis } from 'ioredis'
+import { Cluster, Redis } from 'ioredis'
 import type { Logger } from 'pino'
 import type { Clock } from '../runtime/clock.ts'
 import { BEAT, DECIDE, GIVE_BACK, USAGE } from './redis-scripts.ts'
+import { parseRedisUrl, type RedisTarget } from './redis-url.ts'
 import { StoreUnreachable } from './store.ts'
 
 /** How often a node says that it is there, in milliseconds, and for how long that is believed. */
@@ -15,6 +16,8 @@ const MOST_BETWEEN_MS = 1000
 const CONNECT_MS = 2000
 /** A connection on which nothing comes for so long although something was asked is given up, in milliseconds. */
 const SILENT_MS = 5000
+/** How often a cluster is asked anew which node has which slots, in milliseconds. */
+const REFRESH_MS = 5000
 /** How often the same complaint is logged, in milliseconds. */
 const AGAIN_MS = 30_000
 
@@ -27,7 +30,7 @@ interface Scripts {
 }
 
 export interface RedisOptions {
-  /** `redis://` or `rediss://`, with a user and a password if need be. Shown nowhere. */
+  /** What `parseRedisUrl` reads, with a user and a password if need be. Shown nowhere. */
   readonly url: string
   /** How long a command may take, in milliseconds. */
   readonly timeoutMs: number
@@ -37,12 +40,79 @@ export interface RedisOptions {
   readonly log: Logger
 }
 
+type Client = Redis & Scripts
+
+function createClient(target: RedisTarget, timeoutMs: number): Redis | Cluster {
+  const connection = {
+    commandTimeout: timeoutMs,
+    connectTimeout: CONNECT_MS,
+    socketTimeout: SILENT_MS,
+    // What was under way when the connection broke has been decided without Redis; counting it later would be wrong.
+    autoResendUnfulfilledCommands: false
+  }
+  const common = {
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    scripts: {
+      decideLimits: { lua: DECIDE },
+      giveBack: { lua: GIVE_BACK },
+      readUsage: { lua: USAGE },
+      beat: { lua: BEAT, numberOfKeys: 1 }
+    }
+  }
+  const retryStrategy = (times: number): number => Math.min(2 ** times * 25, MOST_BETWEEN_MS)
+  const single = {
+    ...connection,
+    ...common,
+    maxRetriesPerRequest: 1,
+    retryStrategy,
+    // After a failover the old primary refuses writes; the name leads to the new one.
+    reconnectOnError: (error: Error) => error.message.startsWith('READONLY')
+  }
+  if (target.kind === 'single') return new Redis(target.url, single)
+  const { nodes, username, password, tls } = target
+  const access = { ...(username && { username }), ...(password && { password }), ...(tls && { tls: {} }) }
+  if (target.kind === 'sentinel') {
+    const { name, db, sentinelPassword } = target
+    const sentinels = [...nodes]
+    return new Redis({
+      ...single,
+      ...access,
+      sentinels,
+      name,
+      db,
+      ...(sentinelPassword && { sentinelPassword }),
+      enableTLSForSentinelMode: tls,
+      sentinelRetryStrategy: retryStrategy,
+      // One that does not answer is no reason to wait when there is another.
+      sentinelCommandTimeout: timeoutMs
+    })
+  }
+  return new Cluster([...nodes], {
+    ...common,
+    redisOptions: { ...connection, ...access },
+    clusterRetryStrategy: retryStrategy,
+    slotsRefreshTimeout: CONNECT_MS,
+    slotsRefreshInterval: REFRESH_MS,
+    // A request does not wait for a failover: it is decided here meanwhile.
+    maxRedirections: 3,
+    retryDelayOnFailover: PROBE_MS / 5,
+    retryDelayOnClusterDown: PROBE_MS / 5,
+    // Certificates are for names, and so are addresses that cluster nodes know each other by.
+    ...(tls && {
+      dnsLookup: (address: string, callback: (error: null, address: string) => void) => callback(null, address)
+    })
+  })
+}
+
 /**
  * A connection to Redis, and whether it is of use. A command fails at once while there is none, and within the timeout
  * always; after the first that did, nobody waits for Redis until it has been seen alive again.
  */
 export class RedisConnection {
-  readonly client: Redis & Scripts
+  readonly client: Client
+  /** Whether keys that go together have to say so. */
+  readonly clustered: boolean
   /** Whether Redis answered when it was last asked. */
   reachable = false
   /** Gateways on this Redis, as far as is known. */
@@ -59,25 +129,9 @@ export class RedisConnection {
 
   constructor(options: RedisOptions) {
     this.#options = options
-    this.client = new Redis(options.url, {
-      lazyConnect: true,
-      commandTimeout: options.timeoutMs,
-      connectTimeout: CONNECT_MS,
-      socketTimeout: SILENT_MS,
-      maxRetriesPerRequest: 1,
-      enableOfflineQueue: false,
-      // What was under way when the connection broke has been decided without Redis; counting it later would be wrong.
-      autoResendUnfulfilledCommands: false,
-      retryStrategy: times => Math.min(2 ** times * 25, MOST_BETWEEN_MS),
-      // After a failover the old primary refuses writes; the name leads to the new one.
-      reconnectOnError: error => error.message.startsWith('READONLY'),
-      scripts: {
-        decideLimits: { lua: DECIDE },
-        giveBack: { lua: GIVE_BACK },
-        readUsage: { lua: USAGE },
-        beat: { lua: BEAT, numberOfKeys: 1 }
-      }
-    }) as unknown as Redis & Scripts
+    const target = parseRedisUrl(options.url)
+    this.clustered = target.kind === 'cluster'
+    this.client = createClient(target, options.timeoutMs) as unknown as Client
     this.client.on('error', error => this.#lost(error))
     this.client.on('close', () => this.#lost(new StoreUnreachable(this.reachable ? 'ECONNRESET' : this.#code)))
     this.client.on('ready', () => void this.#beat())
@@ -100,8 +154,16 @@ export class RedisConnection {
     this.#again()
   }
 
+  /**
+   * What the keys of counters begin with. All limits of a request are decided in one step, so in a cluster they have to be in one
+   * place: the part in braces decides which (Redis Cluster specification, hash tags).
+   */
+  tagged(prefix: string): string {
+    return !this.clustered || /\{[^}]+\}/.test(prefix) ? prefix : `{${prefix || 'rl'}}`
+  }
+
   /** Runs a command. @throws {StoreUnreachable} at once if Redis is not there, or after the timeout */
-  async run<T>(command: (client: Redis & Scripts) => Promise<T>): Promise<T> {
+  async run<T>(command: (client: Client) => Promise<T>): Promise<T> {
     if (!this.reachable) throw new StoreUnreachable(this.#code)
     try {
       return await command(this.client)
@@ -163,7 +225,7 @@ export class RedisConnection {
     const before = clock.now()
     const since = clock.monotonic()
     try {
-      const [now, nodes] = await this.client.beat(`${prefix}nodes`, this.#node, BELIEVED_MS)
+      const [now, nodes] = await this.client.beat(`${this.tagged(prefix)}nodes`, this.#node, BELIEVED_MS)
       const tripMs = clock.monotonic() - since
       this.nodes = Math.max(1, nodes)
       this.clockSkewMs = before + tripMs / 2 - Number(now)
@@ -186,7 +248,8 @@ export class RedisConnection {
   async close(): Promise<void> {
     this.#closed = true
     clearTimeout(this.#timer)
-    if (this.reachable) await this.client.beat(`${this.#options.prefix}nodes`, this.#node, 0).catch(() => {})
+    if (this.reachable)
+      await this.client.beat(`${this.tagged(this.#options.prefix)}nodes`, this.#node, 0).catch(() => {})
     this.reachable = false
     this.client.disconnect()
   }

@@ -98,7 +98,7 @@ export class RedisStore implements Store {
     }
     let counter = this.#counters.get(request.key)
     if (counter === undefined) {
-      counter = new SharedCounter(request, prefix)
+      counter = new SharedCounter(request, this.#connection.tagged(prefix))
       this.#counters.set(request.key, counter)
     } else if (counter.limit !== request.limit && counter.differsFrom(request.limit)) {
       // Who is waiting is to be judged by the limit that he came with.
@@ -247,7 +247,9 @@ export class RedisStore implements Store {
   }
 
   async usage(subject: string, { prefix }: StoreTerms): Promise<Usage[]> {
-    const counters = await this.#connection.run(client => client.readUsage(1, prefix + subject, this.#time()))
+    const counters = await this.#connection.run(client =>
+      client.readUsage(1, this.#connection.tagged(prefix) + subject, this.#time())
+    )
     const usages = counters.map(([counter, limit, windowMs, used, remaining, resetMs]): Usage => {
       const algorithm = ALGORITHMS[counter.at(-1) as keyof typeof ALGORITHMS]
       const name = nameOf(counter)
@@ -259,7 +261,7 @@ export class RedisStore implements Store {
   async reset(subject: string, { prefix }: StoreTerms): Promise<void> {
     for (const counter of this.#counters.values()) if (counter.subject === subject) counter.forget()
     await this.#local.reset(subject)
-    await this.#connection.run(client => client.del(prefix + subject))
+    await this.#connection.run(client => client.del(this.#connection.tagged(prefix) + subject))
   }
 
   async get(key: string): Promise<string | undefined> {

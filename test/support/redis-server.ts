@@ -1,5 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
 import net from 'node:net'
+import { join } from 'node:path'
 import { findProgram } from './debian.ts'
 import { freePort } from './free-port.ts'
 
@@ -21,11 +23,33 @@ export async function startRedisServer(
   settings: readonly string[] = []
 ): Promise<RedisServer> {
   const port = at ?? (await freePort())
-  const child = spawn(
-    program,
-    ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', ...settings],
-    { stdio: 'ignore' }
-  )
+  return launch(program, port, [
+    '--port',
+    String(port),
+    '--bind',
+    '127.0.0.1',
+    '--save',
+    '',
+    '--appendonly',
+    'no',
+    ...settings
+  ])
+}
+
+/** Starts a sentinel on a free port. @param folder where it keeps what it knows @param settings lines of its configuration */
+export async function startSentinel(
+  program: string,
+  folder: string,
+  settings: readonly string[]
+): Promise<RedisServer> {
+  const port = await freePort()
+  const file = join(folder, 'sentinel.conf')
+  writeFileSync(file, [`port ${port}`, 'bind 127.0.0.1', ...settings, ''].join('\n'))
+  return launch(program, port, [file, '--sentinel'])
+}
+
+async function launch(program: string, port: number, args: readonly string[]): Promise<RedisServer> {
+  const child = spawn(program, args, { stdio: 'ignore' })
   for (let i = 0; i < 200; i++) {
     if (await answers(port)) return { process: child, port, url: `redis://127.0.0.1:${port}` }
     await new Promise(resolve => setTimeout(resolve, 25))
