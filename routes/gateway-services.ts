@@ -6,12 +6,13 @@ import { servicesOf } from '../src/releases/settings.ts'
 import { compareRoutes } from '../src/routing/table.ts'
 import { oneOf, Type } from '../src/schema.ts'
 import { DEFAULT_BALANCER } from '../src/upstream/balancing-settings.ts'
+import { writtenCheck } from '../src/upstream/health/settings.ts'
 import { BREAKER, breakerDetails } from './breaker-details.ts'
 import { guardOwnEndpoints } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'
 import { listing, listOf, type Page, pageQuery, rangeOf } from './listing.ts'
 import { administrators } from './operation.ts'
-import { healthOf, publicHealth, serviceHealth } from './service-health.ts'
+import { healthOf, publicInstances, serviceHealth } from './service-health.ts'
 
 const text = (description: string, example: string) => Type.String({ description, examples: [example] })
 const orNull = (description: string, example: string) =>
@@ -95,7 +96,7 @@ const gatewayServices: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snap
     async ({ params }) => {
       if (!snapshot.services.has(params.name))
         throw refuse('not_found', { details: `No service "${params.name}" is served.` })
-      return healthOf(params.name, { snapshot, runtime }, true)
+      return healthOf(params.name, runtime, true)
     }
   )
 
@@ -135,9 +136,8 @@ const gatewayServices: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snap
     const problem = registered && control.registry?.whyLeftOut(registered)
     // What is left out has given its name to another.
     const service = problem === undefined ? served : undefined
-    const instances = service && (runtime.services.get(name)?.list ?? service.instances)
+    const live = service && runtime.services.get(name)
     const settings = ((snapshot.document.services ?? {}) as Record<string, Record<string, unknown>>)[name] ?? {}
-    const health = new Map(service && runtime.health.known(service).map(entry => [entry.url, publicHealth(entry)]))
     return {
       name,
       source: registered === undefined ? 'files' : 'registry',
@@ -145,14 +145,9 @@ const gatewayServices: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snap
       description: registered?.description ?? settings.description ?? null,
       active: service !== undefined,
       problem: problem ?? null,
-      instances: (instances ?? registered?.instances ?? []).map(({ id, url, weight }) => ({
-        ...health.get(url),
-        id,
-        url,
-        weight
-      })),
+      instances: live === undefined ? ((service ?? registered)?.instances ?? []) : publicInstances(live, runtime),
       load_balancer_type: (served?.balancer ?? DEFAULT_BALANCER).type,
-      health_check: snapshot.healthChecks.get(name) ?? null,
+      health_check: served?.healthCheck === undefined ? null : writtenCheck(served.healthCheck),
       timeout_config: settings.timeouts ?? null,
       retry_config: settings.retry ?? null,
       circuit_breaker: settings.circuit_breaker ?? null,

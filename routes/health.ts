@@ -2,6 +2,7 @@ import type { FastifyPluginAsync } from 'fastify'
 import { oneOf, type TSchema, Type } from '../src/schema.ts'
 import type { OwnRoutesOptions } from './index.ts'
 import { operation } from './operation.ts'
+import { statusOf } from './service-health.ts'
 
 /** How long a dependency may take to say that it is there, in milliseconds. */
 const PATIENCE_MS = 1000
@@ -43,7 +44,14 @@ const SERVICES = Type.Object({
   services: Type.Array(
     Type.Object({
       name: Type.String({ description: 'Its name.', examples: ['orders'] }),
-      instances: Type.Integer({ description: 'How many instances it has.', examples: [2] })
+      status: oneOf(['healthy', 'degraded', 'unhealthy', 'unknown'], {
+        description: 'All instances are well, some, none; or nobody knows.'
+      }),
+      instances: Type.Integer({ description: 'How many instances it has.', examples: [2] }),
+      states: Type.Record(Type.String(), Type.Integer(), {
+        description: 'How many of them are in which state.',
+        examples: [{ healthy: 1, ejected: 1 }]
+      })
     }),
     { description: 'All of them.' }
   )
@@ -96,10 +104,12 @@ const health: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, run
   )
 
   app.get('/services', { ...ask('The services behind the gateway', SERVICES) }, async () => ({
-    services: [...snapshot.services.values()].map(({ name, instances }) => ({
-      name,
-      instances: (runtime.services.get(name)?.instances ?? instances).length
-    }))
+    services: [...snapshot.services.values()].map(({ name, instances }) => {
+      const service = runtime.services.get(name)
+      // It is not served yet.
+      if (service === undefined) return { name, status: 'unknown', instances: instances.length, states: {} }
+      return { name, status: statusOf(service), instances: service.instances.length, states: service.states() }
+    })
   }))
 }
 

@@ -91,6 +91,8 @@ export async function mountRoutes(
     canaries.push(canary)
     return canary
   }
+  // Those that no route leads to have their health all the same.
+  for (const name of snapshot.services.keys()) targetOf(name)
   const enabled = snapshot.routes.filter(route => route.enabled)
   const routes = enabled.map((config, i) => {
     const targetOf = (name: string): Target => guarded(config, name)

@@ -187,7 +187,7 @@ const services: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, r
       }),
       answers: { 200: serviceHealth }
     }),
-    async ({ params, query }) => healthOf((await find(params.service_id)).name, { snapshot, runtime }, query.check)
+    async ({ params, query }) => healthOf((await find(params.service_id)).name, runtime, query.check)
   )
 
   async function find(id: string): Promise<RegisteredService> {

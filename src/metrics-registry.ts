@@ -5,6 +5,7 @@ import { overloadFamilies } from './overload/metrics.ts'
 import type { Runtime } from './runtime/runtime.ts'
 import type { Family } from './telemetry/metrics.ts'
 import { breakerFamilies } from './upstream/breaker-metrics.ts'
+import { upstreamFamilies } from './upstream/metrics.ts'
 
 type Registry = FastifyInstance['metrics']['client']['register']
 
@@ -36,6 +37,7 @@ async function createRegistry(runtime: Runtime): Promise<Registry> {
   for (const family of [
     ...runtime.metrics.families(),
     ...overloadFamilies(runtime),
+    ...upstreamFamilies(runtime),
     ...breakerFamilies(runtime),
     ...runtime.canaries.families()
   ])

@@ -8,6 +8,7 @@ import { say } from '../measure.ts'
 import { atMost, type Findings } from '../report.ts'
 import type { Options } from './section.ts'
 
+const QUIET = { info: () => {}, warn: () => {} }
 const PICKS = 500_000
 const POOL = { connections: 1, connectTimeoutMs: 0, keepAliveMs: 1000, idleTimeoutMs: 0, maxHeaderBytes: 1024 }
 
@@ -45,7 +46,7 @@ function serviceOf(type: (typeof BALANCERS)[number], count: number): Service {
   const clock = systemClock
   return new Service(
     { name: 's', instances, pool: POOL, balancer },
-    { clock, deadlines: new Deadlines(clock), random: Math.random }
+    { clock, deadlines: new Deadlines(clock), random: Math.random, log: QUIET, pseudonym: '' }
   )
 }
 

@@ -55,14 +55,9 @@ export function canonicalKeys(document: Mapping): Mapping {
   }
   if (Array.isArray(shaped.routes)) shaped.routes = withSplits(shaped.routes)
   if (isMapping(shaped.services))
-    for (const service of Object.values(shaped.services)) if (isMapping(service)) canonicalService(service)
+    for (const service of Object.values(shaped.services)) if (isMapping(service)) canonicalBlock(service, SERVICE)
   if (isMapping(shaped.defaults)) canonicalBlock(shaped.defaults, DEFAULTS)
   return shaped
-}
-
-function canonicalService(service: Mapping): void {
-  canonicalBlock(service, SERVICE)
-  if (isMapping(service.health_check)) lowerCase(service.health_check, 'type')
 }
 
 function lowerCase(mapping: Mapping, key: string): void {
@@ -75,6 +70,7 @@ function canonicalBlock(block: Mapping, aliases: Record<string, string>): void {
   if (typeof block.load_balancer === 'string') rename(block, { load_balancer: 'load_balancer_type' })
   lowerCase(block, 'load_balancer_type')
   if (isMapping(block.load_balancer)) lowerCase(block.load_balancer, 'type')
+  if (isMapping(block.health_check)) lowerCase(block.health_check, 'type')
   if (isMapping(block.circuit_breaker)) rename(block.circuit_breaker, BREAKER)
   if (isMapping(block.retry)) rename(block.retry, RETRY)
   if (isMapping(block.timeouts)) rename(block.timeouts, TIMEOUTS)

@@ -36,7 +36,14 @@ import { http, tls } from '../runtime/node.ts'
 import { Stretches } from '../runtime/stretches.ts'
 import { type TObject, Type } from '../schema.ts'
 import { parseRedisUrl } from '../store/redis-url.ts'
-import { type BalancerConfig, type BalancerKeys, balancerOf, balancerTrouble } from '../upstream/balancing-settings.ts'
+import {
+  type BalancerConfig,
+  type BalancerKeys,
+  balancerOf,
+  balancerTrouble,
+  OF_THE_SERVICE,
+  selectionOf
+} from '../upstream/balancing-settings.ts'
 import { type BreakerSettings, type BreakerUse, breakerTrouble, breakerUse } from '../upstream/breaker-settings.ts'
 import {
   type FallbackConfig,
@@ -45,11 +52,17 @@ import {
   fallbackTrouble,
   LARGEST_FILE
 } from '../upstream/fallback-settings.ts'
-import type { HealthCheckConfig } from '../upstream/health.ts'
+
+import {
+  type HealthCheckSettings,
+  healthCheckOf,
+  type OutlierSettings,
+  outliersOf
+} from '../upstream/health/settings.ts'
 import type { InstanceConfig } from '../upstream/instance.ts'
 import { BUDGET, type Failure, IDEMPOTENT, type RetryPolicy } from '../upstream/retry.ts'
 import type { ServiceConfig } from '../upstream/service.ts'
-import { canonicalKeys, isMapping, merge, outsideFiles, setAt } from './aliases.ts'
+import { canonicalKeys, merge, outsideFiles, setAt } from './aliases.ts'
 import { certificateTrouble } from './certificate.ts'
 import { conflictInWords, conflictsAmong } from './conflicts.ts'
 import { copyPlace, locate, type Path, type Position, placeOf } from './located.ts'
@@ -238,6 +251,9 @@ type Block = Record<string, unknown> &
     fallback?: FallbackSettings
     hedge?: false | number
     concurrency?: ConcurrencySettings
+    health_check?: HealthCheckSettings
+    health_check_interval?: number
+    outlier_detection?: OutlierSettings
     plugins?: Record<string, unknown>
   }
 
@@ -352,7 +368,6 @@ class Normaliser {
       versioning,
       geo,
       services: this.#services,
-      healthChecks: this.#healthChecks(),
       breakers: this.#breakers(),
       routes: this.#routes.map(({ route }) => route),
       defaults: this.#concerns([[this.#settled.defaults, 'defaults', ['defaults']]]),
@@ -640,30 +655,16 @@ class Normaliser {
     }
   }
 
-  #healthChecks(): Map<string, HealthCheckConfig> {
-    return new Map(
-      [...this.#services.keys()].map(name => {
-        const { health_check: check, health_check_path: path } = this.#settled.services[name] ?? {}
-        return [
-          name,
-          {
-            type: check?.type ?? 'http',
-            path: check?.path ?? path ?? '/health',
-            timeoutMs: (check?.timeout_seconds ?? 5) * 1000,
-            expected: check?.expected_status_codes ?? [200]
-          }
-        ]
-      })
-    )
-  }
-
   #serviceConfig(
     name: string,
     instances: readonly InstanceConfig[],
     settings: Partial<ServiceSettings> & Block,
     path: Path
   ): ServiceConfig {
-    const timeouts = (settings.timeouts ?? this.#settled.defaults.timeouts) || {}
+    const { defaults } = this.#settled
+    const timeouts = (settings.timeouts ?? defaults.timeouts) || {}
+    // What is no more than an address has said nothing of how it could be checked.
+    const checked = name in this.#settled.services ? defaults : {}
     return {
       name,
       instances,
@@ -675,7 +676,15 @@ class Normaliser {
         maxHeaderBytes: settings.pool?.header_bytes ?? 32768
       },
       tls: this.#tls(settings.tls, [...path, 'tls']),
-      balancer: this.#balancer(settings, path) ?? balancerOf(this.#settled.defaults),
+      balancer: this.#balancer(settings, path) ?? balancerOf(defaults),
+      selection: selectionOf(balancerOf(settings) === undefined ? defaults : settings, this.#settled.gateway.zone),
+      healthCheck: healthCheckOf(settings.health_check ?? checked.health_check, {
+        path: settings.health_check_path,
+        intervalSeconds: checked.health_check_interval
+      }),
+      outliers: this.#settled.enabled
+        ? outliersOf(settings.outlier_detection ?? defaults.outlier_detection)
+        : undefined,
       concurrency: this.#settled.enabled
         ? concurrencyOf(settings.concurrency ?? this.#settled.defaults.concurrency)
         : undefined,
@@ -884,6 +893,13 @@ class Normaliser {
         this.#problems.add(
           [...path, 'timeouts', stage],
           `is of the service’s connections, which other routes use as well: put it under "services.${serviceName}.timeouts"`
+        )
+    }
+    for (const key of OF_THE_SERVICE) {
+      if (settings.load_balancer?.[key] !== undefined)
+        this.#problems.add(
+          [...path, 'load_balancer', key],
+          `is of the service’s instances, which other routes use as well: put it under "services.${serviceName}.load_balancer"`
         )
     }
     const timeouts = (settings.timeouts ?? service.timeouts ?? defaults.timeouts) || {}
@@ -1295,21 +1311,7 @@ class Normaliser {
     for (const name of Object.keys(this.#settled.services)) {
       if (!used.has(name)) this.#problems.warn(['services', name], 'no route leads to this service')
     }
-    const later: [string, Path][] = []
-    if ('cache' in this.#document) later.push(['cache', ['cache']])
-    const blocks: [unknown, Path][] = [
-      [this.#document.defaults, ['defaults']],
-      ...Object.keys(this.#settled.services).map((name): [unknown, Path] => [
-        (this.#document.services as Record<string, unknown>)[name],
-        ['services', name]
-      ]),
-      ...this.#settled.routes.map((_, i): [unknown, Path] => [(this.#document.routes as unknown[])[i], ['routes', i]])
-    ]
-    for (const [block, path] of blocks) {
-      if (!isMapping(block)) continue
-      for (const key of NOT_YET) if (key in block && block[key] !== false) later.push([key, [...path, key]])
-    }
-    for (const [, path] of later) this.#problems.warn(path, 'is understood but has no effect in this version')
+    if ('cache' in this.#document) this.#problems.warn(['cache'], 'is understood but has no effect in this version')
   }
 
   #positionOf(path: Path): Position | undefined {
@@ -1332,8 +1334,6 @@ function noNetwork(entry: string): string {
 
 /** In milliseconds. */
 const LEAST_KEPT = { audit: 30 * 86_400_000, minutes: 6 * 3_600_000 }
-
-const NOT_YET = ['health_check_interval']
 
 /** The paths that the gateway keeps for itself, with the setting that moves them. */
 export function reservedPatterns({

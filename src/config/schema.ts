@@ -8,6 +8,7 @@ import { duration, listOf, oneOf, type Static, size, type TObject, type TSchema,
 import { loadBalancer, loadBalancerType } from '../upstream/balancing-settings.ts'
 import { circuitBreaker } from '../upstream/breaker-settings.ts'
 import { fallback } from '../upstream/fallback-settings.ts'
+import { healthCheck, outlierDetection } from '../upstream/health/settings.ts'
 
 /**
  * The configuration document, but for the concerns, which bring their own schemas. Every key has a description and, unless
@@ -490,7 +491,8 @@ const gateway = Type.Object(
     environment: Type.String({
       description: '`production` refuses secrets that are missing, short or for demonstration.',
       default: 'development'
-    })
+    }),
+    zone: text('Where this gateway is: instances in the same zone are asked first.')
   },
   { description: 'What this gateway is called.', default: {} }
 )
@@ -599,26 +601,17 @@ const instance = Type.Object({
   zone: text('Where it is, for those who prefer what is near.')
 })
 
-const healthCheck = Type.Object(
-  {
-    enabled: flag('Not in effect yet.', true),
-    type: oneOf(['http', 'tcp', 'grpc', 'websocket'], {
-      description: 'How to check.',
-      default: 'http'
-    }),
-    path: Type.String({ description: 'What to ask for.', default: '/health' }),
-    interval_seconds: Type.Number({ description: 'Not in effect yet.', default: 30 }),
-    timeout_seconds: Type.Number({ description: 'Longest wait for an answer, in seconds.', default: 5 }),
-    expected_status_codes: Type.Array(Type.Integer(), { description: 'Answers that count as healthy.', default: [200] })
-  },
-  {
-    description: 'How the service is asked whether it is well: when somebody wants to know, not regularly yet.'
-  }
-)
-
 /** Defaults of services rather than of routes. */
 const balancing = {
-  health_check_interval: Type.Optional(Type.Number({ description: 'Not in effect yet.' })),
+  health_check: Type.Optional(healthCheck),
+  health_check_interval: Type.Optional(
+    Type.Number({
+      description:
+        'How often instances are checked that do not say so themselves, in seconds; given, all services are checked.',
+      exclusiveMinimum: 0
+    })
+  ),
+  outlier_detection: Type.Optional(outlierDetection),
   concurrency: Type.Optional(concurrency)
 }
 
@@ -658,7 +651,8 @@ const service = (concerns: Record<string, TSchema>) =>
     discovery: Type.Optional(discoverySchema(upstreamTls)),
     concurrency: Type.Optional(concurrency),
     health_check: Type.Optional(healthCheck),
-    health_check_path: text('Path of the health check; `/health` if not given.', { pattern: '^/' }),
+    health_check_path: text('Path of the health check, if `health_check` has none.', { pattern: '^/' }),
+    outlier_detection: Type.Optional(outlierDetection),
     endpoints: Type.Array(endpoint, {
       description: 'Endpoints that become routes under /api/v1, or that of their version.',
       default: []

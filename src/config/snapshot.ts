@@ -9,7 +9,6 @@ import type { RouteMatch } from '../routing/table.ts'
 import type { BalancerConfig } from '../upstream/balancing-settings.ts'
 import type { BreakerUse } from '../upstream/breaker-settings.ts'
 import type { FallbackConfig } from '../upstream/fallback-settings.ts'
-import type { HealthCheckConfig } from '../upstream/health.ts'
 import type { RetryPolicy } from '../upstream/retry.ts'
 import type { ServiceConfig } from '../upstream/service.ts'
 import type { Position } from './located.ts'
@@ -100,8 +99,6 @@ export interface Snapshot {
   readonly versioning: VersioningSettings
   readonly geo: GeoConfig
   readonly services: ReadonlyMap<string, ServiceConfig>
-  /** How services are asked whether they are well, by name. */
-  readonly healthChecks: ReadonlyMap<string, HealthCheckConfig>
   /** Circuit breakers of services, for routes that say nothing themselves, by the service's name. */
   readonly breakers: ReadonlyMap<string, BreakerUse>
   readonly routes: readonly RouteConfig[]

@@ -172,7 +172,12 @@ class Forwarding implements Guest {
       breakers === undefined ? undefined : admit(this.target, breakers, exchange, context.clock, this.#instance)
     const instance = breakers === undefined ? service.pick(balancer, exchange, this.#instance) : admission?.instance
     if (instance === undefined)
-      return this.#give(refuse('service_unavailable', { reason: 'no_target', headers: ['retry-after', '1'] }))
+      return this.#give(
+        refuse('service_unavailable', {
+          reason: 'no_target',
+          headers: ['retry-after', String(this.target.service.retryAfter)]
+        })
+      )
     if (admission?.permit === 0) return this.#give(breakerOpen(admission.breaker))
     this.#instance = instance
     exchange.instance = instance.id

@@ -139,7 +139,12 @@ class Handshake implements Guest {
     const instance =
       breakers === undefined ? service.pick(balancer, this.#exchange, this.#instance) : this.#admission?.instance
     if (instance === undefined)
-      return this.#give(refuse('service_unavailable', { reason: 'no_target', headers: ['retry-after', '1'] }))
+      return this.#give(
+        refuse('service_unavailable', {
+          reason: 'no_target',
+          headers: ['retry-after', String(this.#target.service.retryAfter)]
+        })
+      )
     if (this.#admission?.permit === 0) return this.#give(breakerOpen(this.#admission.breaker))
     if (this.#instance !== undefined) this.#instance.active--
     this.#instance = instance

@@ -21,7 +21,6 @@ import { createRequestIds } from '../telemetry/request-id.ts'
 import { Recorder } from '../traffic/recorder.ts'
 import { Breakers } from '../upstream/breakers.ts'
 import { Deadlines } from '../upstream/deadline.ts'
-import { HealthChecks } from '../upstream/health.ts'
 import { Services } from '../upstream/services.ts'
 import { type Clock, systemClock } from './clock.ts'
 import { Leases } from './leases.ts'
@@ -80,7 +79,6 @@ export class Runtime {
   readonly passwords = new Passwords()
   /** API keys of the database; undefined without one. */
   readonly storedKeys: StoredKeys | undefined
-  readonly health: HealthChecks
   readonly requestId: () => string
   readonly dependencies = new Set<Dependency>()
   /** This process, among all gateways. */
@@ -119,7 +117,6 @@ export class Runtime {
     this.requestId = createRequestIds(this.clock)
     this.node = randomBytes(4).toString('hex')
     this.pseudonym = `1.1 sallyport-${this.node}`
-    this.health = new HealthChecks(this.clock, this.pseudonym)
     this.startedAt = this.clock.now()
     this.overload = new Overload({ clock, random, log, signals: options.signals })
     const { store, database, node } = this

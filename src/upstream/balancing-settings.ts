@@ -39,6 +39,26 @@ export const loadBalancer = Type.Union(
             'For `sticky`, how long a client keeps to its instance; as long as the browser runs unless given.',
           positive: true
         })
+      ),
+      slow_start: Type.Optional(
+        duration({
+          description:
+            'How long an instance that is new, or well again, takes to get its full share of the traffic; no time unless given.'
+        })
+      ),
+      panic_threshold: Type.Optional(
+        Type.Integer({
+          description:
+            'Percent: when fewer of the instances are well, all are asked. Unless given, only those that are, and 503 is the answer when none is.',
+          minimum: 0,
+          maximum: 100
+        })
+      ),
+      zone_threshold: Type.Optional(
+        Type.Union([Type.Literal(false), Type.Integer({ minimum: 0, maximum: 100 })], {
+          description:
+            'Percent: while as much of what the gateway’s own zone (`gateway.zone`) has of the service is well, nobody else is asked; 50 unless given, `false` for no preference.'
+        })
       )
     })
   ],
@@ -90,6 +110,35 @@ export function balancerOf({ load_balancer_type, load_balancer }: BalancerKeys):
       return { type }
   }
 }
+
+/** How it is decided who may be asked. */
+export interface SelectionConfig {
+  /** 0 for at once. */
+  readonly slowStartMs: number
+  /** When fewer of the instances are well, all are asked. */
+  readonly panicPercent: number
+  /** Where the gateway is. */
+  readonly zone: string | undefined
+  /** How much of its zone has to be well for the others to get nothing; undefined where it does not matter. */
+  readonly zonePercent: number | undefined
+}
+
+export const DEFAULT_SELECTION: SelectionConfig = {
+  slowStartMs: 0,
+  panicPercent: 0,
+  zone: undefined,
+  zonePercent: undefined
+}
+
+/** @param zone of the gateway */
+export function selectionOf({ load_balancer = {} }: BalancerKeys, zone: string | undefined): SelectionConfig {
+  const { slow_start = 0, panic_threshold = 0, zone_threshold = 50 } = load_balancer
+  const zonePercent = zone === undefined || zone_threshold === false ? undefined : zone_threshold
+  return { slowStartMs: slow_start, panicPercent: panic_threshold, zone, zonePercent }
+}
+
+/** What is said of a service's instances, and not of how a route picks one. */
+export const OF_THE_SERVICE = ['slow_start', 'panic_threshold', 'zone_threshold'] as const
 
 /** What is wrong with these keys beside each other: the key, and what to say of it. */
 export function balancerTrouble(keys: BalancerKeys): [key: readonly string[], message: string][] {

@@ -1,6 +1,8 @@
 import type { LookupFunction } from 'node:net'
 import { lookupOf } from '../registry/networks.ts'
 import type { Clock } from '../runtime/clock.ts'
+import type { CheckResult } from './health/checker.ts'
+import type { TrafficRecord } from './health/outliers.ts'
 import { Pool } from './pool.ts'
 import type { ServiceConfig } from './service.ts'
 
@@ -18,6 +20,10 @@ export interface InstanceConfig {
   readonly zone?: string
 }
 
+/** `healthy` is everything against which nothing is known. */
+export const STATES = ['healthy', 'unhealthy', 'ejected', 'unreachable', 'draining'] as const
+export type InstanceState = (typeof STATES)[number]
+
 /** One address of a service, and what is known of it. Instances come and go without a new configuration. */
 export class Instance {
   readonly id: string
@@ -33,11 +39,30 @@ export class Instance {
   readonly lookup: LookupFunction | undefined
   /** Tries that are under way at it, WebSockets included. */
   active = 0
-  /** Monotonic time until which it is left out, after nobody answered at its address. */
+  /** Monotonic time until which it is left out while there are others, after nobody answered at its address. */
   downUntil = 0
+  /** Nobody has answered at its address since somebody last did. */
+  unreachable = false
+  /** Monotonic time until which it is not asked, since too much of its traffic has failed. */
+  ejectedUntil = 0
+  /** Health checks say that it is not well. */
+  unhealthy = false
+  /** It has come while others were there, and its first health check is still to come. */
+  untested = false
+  /** What the last check found, whoever has made it. */
+  lastCheck: CheckResult | undefined
+  /** How its traffic does, where that is watched. */
+  record: TrafficRecord | undefined
+  /** Monotonic time since which it has been part of the traffic; -Infinity for always. */
+  startedAt = Number.NEGATIVE_INFINITY
+  /** How it is, since when (in milliseconds since 1970), and why. */
+  state: InstanceState = 'healthy'
+  since: number
+  why = ''
 
   constructor(config: InstanceConfig, service: ServiceConfig, clock: Clock) {
     this.id = config.id
+    this.since = clock.now()
     this.weight = config.weight
     this.zone = config.zone
     this.url = new URL(config.url)

@@ -1,14 +1,20 @@
 import type { ConnectionOptions } from 'node:tls'
+import type { Logger } from 'pino'
 import type { DiscoveryConfig } from '../discovery/settings.ts'
 import { Bulkhead } from '../overload/bulkhead.ts'
 import type { ConcurrencyConfig } from '../overload/settings.ts'
 import type { Exchange } from '../proxy/exchange.ts'
 import type { Stage } from '../proxy/forward.ts'
 import type { Clock } from '../runtime/clock.ts'
+import { LabelledCounter } from '../telemetry/metrics.ts'
 import { type Balancer, createBalancer } from './balancers/balancer.ts'
-import { type BalancerConfig, DEFAULT_BALANCER } from './balancing-settings.ts'
+import { type BalancerConfig, DEFAULT_BALANCER, DEFAULT_SELECTION, type SelectionConfig } from './balancing-settings.ts'
+import { isOut, selectCandidates } from './candidates.ts'
 import type { Deadlines } from './deadline.ts'
-import { Instance, type InstanceConfig } from './instance.ts'
+import type { CheckResult, HealthChecker } from './health/checker.ts'
+import { OutlierDetection } from './health/outliers.ts'
+import type { HealthCheckConfig, OutlierConfig } from './health/settings.ts'
+import { Instance, type InstanceConfig, type InstanceState } from './instance.ts'
 import type { PoolOptions } from './pool.ts'
 import { RetryBudget } from './retry.ts'
 
@@ -26,6 +32,12 @@ export interface ServiceConfig {
   readonly concurrency?: ConcurrencyConfig | undefined
   /** Which instance is asked, for routes that say nothing else; each in turn by its weight if not given. */
   readonly balancer?: BalancerConfig | undefined
+  /** Who may be asked, beyond what is known of the instances. */
+  readonly selection?: SelectionConfig | undefined
+  /** How instances are asked how they are. */
+  readonly healthCheck?: HealthCheckConfig | undefined
+  /** When their traffic speaks against them; never if not given. */
+  readonly outliers?: OutlierConfig | undefined
 }
 
 /** What a service needs of the process. */
@@ -33,6 +45,9 @@ export interface Surroundings {
   readonly clock: Clock
   readonly deadlines: Deadlines
   readonly random: () => number
+  readonly log: Pick<Logger, 'info' | 'warn'>
+  /** What the gateway calls itself towards services. */
+  readonly pseudonym: string
 }
 
 /** After so long without a connection failure an instance is asked again, in milliseconds. */
@@ -50,23 +65,37 @@ export class Service {
   readonly bulkhead: Bulkhead | undefined
   /** Whose turn it is, for routes that say nothing else. */
   readonly balancer: Balancer
+  /** Health checks by result, and ejections. */
+  readonly checks = new LabelledCounter()
+  readonly ejections = new LabelledCounter()
+  readonly #surroundings: Surroundings
   readonly #clock: Clock
   #list: readonly InstanceConfig[]
+  readonly #selection: SelectionConfig
+  readonly #outliers: OutlierDetection | undefined
+  #checker: HealthChecker | undefined
   #instances: readonly Instance[]
+  /** Gone from the list, with something still under way. */
+  #leaving: readonly Instance[] = []
   /** Those that may be asked, until one of the others may be again. The same list until something changes. */
-  #candidates: readonly Instance[]
+  #candidates: readonly Instance[] = []
   #candidatesUntil = Number.POSITIVE_INFINITY
+  #closed = false
 
-  constructor(config: ServiceConfig, { clock, deadlines, random }: Surroundings) {
+  constructor(config: ServiceConfig, surroundings: Surroundings) {
+    const { clock, deadlines, random } = surroundings
     this.name = config.name
     this.config = config
     this.balancer = createBalancer(config.balancer ?? DEFAULT_BALANCER, random)
-    this.#clock = clock
-    this.#list = config.instances
-    this.#instances = config.instances.map(instance => new Instance(instance, config, clock))
-    this.#candidates = weighty(this.#instances)
     this.budget = new RetryBudget(clock)
     this.bulkhead = config.concurrency && new Bulkhead(config.concurrency, clock, deadlines)
+    this.#surroundings = surroundings
+    this.#clock = clock
+    this.#list = config.instances
+    this.#selection = config.selection ?? DEFAULT_SELECTION
+    this.#outliers = config.outliers && new OutlierDetection(config.outliers)
+    this.#instances = config.instances.map(instance => new Instance(instance, config, clock))
+    this.reconsider()
   }
 
   get instances(): readonly Instance[] {
@@ -78,6 +107,41 @@ export class Service {
     return this.#list
   }
 
+  /** Those that have left the list and still have something under way. */
+  get leaving(): readonly Instance[] {
+    this.#leaving = this.#leaving.filter(({ active }) => active > 0)
+    return this.#leaving
+  }
+
+  /** How many instances are in which state; without those that nobody is in. */
+  states(): Partial<Record<InstanceState, number>> {
+    this.refresh()
+    const counts: Partial<Record<InstanceState, number>> = {}
+    for (const { state } of [...this.#instances, ...this.leaving]) counts[state] = (counts[state] ?? 0) + 1
+    return counts
+  }
+
+  /** It is served now: checks begin, if it has any. */
+  start(): void {
+    if (this.config.healthCheck !== undefined && this.config.healthCheck.intervalMs > 0) void this.#check()
+  }
+
+  /** Asks all instances how they are; resolves when all have answered, or have not. */
+  async checkNow(): Promise<void> {
+    await this.#check()
+    await this.#checker?.checkAll()
+  }
+
+  /** Makes the checks that are due. */
+  async #check(): Promise<void> {
+    const { healthCheck } = this.config
+    if (healthCheck === undefined) return
+    const { HealthChecker } = await import('./health/checker.ts')
+    if (this.#closed) return
+    this.#checker ??= new HealthChecker(this, healthCheck, this.#surroundings)
+    await this.#checker.tick()
+  }
+
   /**
    * Takes a whole new list of instances. Those of the same id and URL stay what they are, connections and all; those that
    * are gone get no more requests, and what is under way at them ends in peace.
@@ -85,27 +149,41 @@ export class Service {
   update(list: readonly InstanceConfig[]): void {
     const staying = new Map(this.#instances.map(instance => [`${instance.id} ${instance.url.href}`, instance]))
     this.#list = list
+    const isFirst = staying.size === 0
     this.#instances = list.map(config => {
       const key = `${config.id} ${new URL(config.url).href}`
-      const instance = staying.get(key) ?? new Instance(config, this.config, this.#clock)
+      const instance = staying.get(key) ?? this.#newcomer(config, isFirst)
       staying.delete(key)
       instance.weight = config.weight
       instance.zone = config.zone
       return instance
     })
-    for (const gone of staying.values()) gone.pool.close()
+    for (const gone of staying.values()) {
+      gone.pool.close()
+      if (gone.active > 0) this.#enter(gone, 'draining', `it has left; ${gone.active} under way`)
+    }
+    this.#leaving = [...this.leaving, ...[...staying.values()].filter(({ active }) => active > 0)]
     this.reconsider()
+    void this.#checker?.tick()
+  }
+
+  /** @param alone there is nobody else yet */
+  #newcomer(config: InstanceConfig, alone: boolean): Instance {
+    const instance = new Instance(config, this.config, this.#clock)
+    if (alone) return instance
+    instance.startedAt = this.#clock.monotonic()
+    instance.untested = (this.config.healthCheck?.intervalMs ?? 0) > 0
+    return instance
   }
 
   /**
-   * The instance that a request goes to: one that is not known to be down; any when all are, since somebody has to find out
-   * that they are back. Undefined when there are none.
+   * The instance that a request goes to: one that nothing speaks against; where nobody answers is asked when there is nobody
+   * else, since somebody has to find out that it is back. Undefined when none may be asked.
    * @param balancer the route's, or the service's own
    * @param after where it has been already: left out while there is another choice
    */
   pick(balancer: Balancer, exchange: Exchange, after?: Instance): Instance | undefined {
-    if (this.#candidatesUntil < Number.POSITIVE_INFINITY && this.#candidatesUntil <= this.#clock.monotonic())
-      this.reconsider()
+    this.refresh()
     return this.#candidates.length === 0 ? undefined : balancer.pick(this.#candidates, exchange, after)
   }
 
@@ -115,33 +193,102 @@ export class Service {
     return this.#candidates.some(instance => instance !== failed && instance.downUntil <= now)
   }
 
+  /** Seconds until somebody may be asked again, as far as that is known; for those who are refused when nobody may. */
+  get retryAfter(): number {
+    const known = Math.min(this.#candidatesUntil - this.#clock.monotonic(), this.config.healthCheck?.intervalMs || 1000)
+    return Math.max(1, Math.ceil(known / 1000))
+  }
+
   /** A try has ended at its answer's head, or before or after that in `stage`. @param ms how long that took */
   tried(instance: Instance, status: number, stage: Stage | undefined, ms: number): void {
     // What fails fast says nothing of how much the service takes.
     if (stage === 'timeout' || (status > 0 && status < 500)) this.bulkhead?.answered(ms)
     if (stage === 'connect' || stage === 'connect_timeout') {
-      instance.downUntil = this.#clock.monotonic() + COOLDOWN_MS
-      this.reconsider()
+      const now = this.#clock.monotonic()
+      const isNews = instance.downUntil <= now
+      instance.downUntil = now + COOLDOWN_MS
+      instance.unreachable = true
+      this.#settle(instance, stage)
+      if (isNews) this.reconsider()
+    } else if (instance.unreachable && stage !== 'pool') {
+      instance.unreachable = false
+      this.#settle(instance, 'it answers again')
     }
+    if (this.#outliers !== undefined) this.#count(this.#outliers, instance, status, stage)
+  }
+
+  #count(outliers: OutlierDetection, instance: Instance, status: number, stage: Stage | undefined): void {
+    // That all connections are in use is our own limit.
+    const failed = stage === undefined ? status >= 500 : stage !== 'pool'
+    const why = outliers.count(instance, failed, this.#instances, this.#clock.monotonic())
+    if (why === undefined) return
+    this.ejections.inc({ service: this.name })
+    this.#settle(instance, why)
+    this.reconsider()
+  }
+
+  /** A health check has found `result`, which may decide how the instance is. */
+  checked(instance: Instance, result: CheckResult, decides: boolean): void {
+    this.checks.inc({ service: this.name, result: result.healthy ? 'healthy' : 'unhealthy' })
+    instance.lastCheck = result
+    if (!decides || (instance.unhealthy === !result.healthy && !instance.untested)) return
+    instance.unhealthy = !result.healthy
+    instance.untested = false
+    if (result.healthy) this.#begin(instance)
+    this.#settle(instance, result.error ?? 'health checks are good')
+    this.reconsider()
+  }
+
+  /** Looks whether time has brought somebody back. */
+  refresh(): void {
+    if (this.#candidatesUntil < Number.POSITIVE_INFINITY && this.#candidatesUntil <= this.#clock.monotonic())
+      this.reconsider()
   }
 
   /** Something that decides who may be asked has changed. */
   reconsider(): void {
     const now = this.#clock.monotonic()
-    const up = this.#instances.filter(({ downUntil }) => downUntil <= now)
-    this.#candidates = weighty(up.length === 0 ? this.#instances : up)
-    this.#candidatesUntil = Math.min(
-      ...this.#instances.map(({ downUntil }) => (downUntil > now ? downUntil : Number.POSITIVE_INFINITY))
-    )
+    for (const instance of this.#instances)
+      if (instance.state === 'ejected' && instance.ejectedUntil <= now) this.#return(instance)
+    const { instances, until } = selectCandidates(this.#instances, this.#selection, now)
+    this.#candidates = instances
+    this.#candidatesUntil = until
+  }
+
+  /** An ejected instance whose time is over takes part again, slowly if that is asked for. */
+  #return(instance: Instance): void {
+    this.#begin(instance)
+    this.#settle(instance, 'its time is over')
+  }
+
+  #begin(instance: Instance): void {
+    instance.startedAt = this.#clock.monotonic()
+  }
+
+  /** Works out how an instance is, now that something has happened to it. */
+  #settle(instance: Instance, why: string): void {
+    if (instance.state !== 'draining') this.#enter(instance, stateOf(instance, this.#clock.monotonic()), why)
+  }
+
+  #enter(instance: Instance, state: InstanceState, why: string): void {
+    if (instance.state === state) return
+    instance.state = state
+    instance.since = this.#clock.now()
+    instance.why = why
+    const { log } = this.#surroundings
+    const event = { service: this.name, instance: instance.id, state, reason: why }
+    if (state === 'healthy' || state === 'draining') log.info(event, `an instance is ${state}`)
+    else log.warn(event, `an instance is ${state}`)
   }
 
   close(): void {
+    this.#closed = true
+    this.#checker?.stop()
     for (const instance of this.#instances) instance.pool.close()
   }
 }
 
-/** Those of weight 0 get nothing, unless there is nobody else. */
-function weighty(instances: readonly Instance[]): readonly Instance[] {
-  const some = instances.filter(({ weight }) => weight > 0)
-  return some.length === 0 ? [...instances] : some
+function stateOf(instance: Instance, now: number): InstanceState {
+  if (!isOut(instance, now)) return instance.unreachable ? 'unreachable' : 'healthy'
+  return instance.unhealthy ? 'unhealthy' : 'ejected'
 }

@@ -39,6 +39,7 @@ export class Services {
   enter(service: Service, config: ServiceConfig, allow: readonly string[]): void {
     this.#byName.set(service.name, service)
     this.#surroundings.watches.enter(service, config, allow)
+    service.start()
   }
 
   /** The one that is served by now; undefined if no route leads to one of this name. */

@@ -130,7 +130,7 @@ t.test('REG-03 REG-07 HLB-14 instances are asked how they are, and what they sai
     status: 'degraded',
     instances: [
       { healthy: true, status_code: 200, error: null, last_health_check: /Z$/, response_time_ms: Number },
-      { healthy: false, status_code: 500, error: null },
+      { healthy: false, status_code: 500, error: 'status 500' },
       { healthy: false, status_code: null, error: 'ECONNREFUSED' }
     ]
   })
