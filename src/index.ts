@@ -8,6 +8,12 @@ export { RedisRateLimiter, type ScriptClient } from './limits/redis-rate-limiter
 export { TokenBucket } from './limits/token-bucket.ts'
 export { definePolicy, OptionError, type Policy, type PolicyContext, type RouteHooks } from './policy.ts'
 export type { Exchange } from './proxy/exchange.ts'
+export {
+  type HealthReport,
+  type ServiceDefinition,
+  type ServiceInstance,
+  ServiceRegistry
+} from './registry/service-registry.ts'
 export { ApiGatewayRouter } from './routing/router.ts'
 export type { Clock } from './runtime/clock.ts'
 export type { Runtime } from './runtime/runtime.ts'
