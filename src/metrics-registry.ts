@@ -34,13 +34,17 @@ async function createRegistry(runtime: Runtime): Promise<Registry> {
   await app.register(metrics.default, { endpoint: null, routeMetrics: { enabled: false }, clearRegisterOnInit: true })
   await app.ready()
   const { register } = app.metrics.client
-  for (const family of [
+  for (const family of familiesOf(runtime)) register.registerMetric(family as Family as never)
+  return register
+}
+
+/** The gateway's own metrics, wherever they are counted. */
+export function familiesOf(runtime: Runtime): Family[] {
+  return [
     ...runtime.metrics.families(),
     ...overloadFamilies(runtime),
     ...upstreamFamilies(runtime),
     ...breakerFamilies(runtime),
     ...runtime.canaries.families()
-  ])
-    register.registerMetric(family as Family as never)
-  return register
+  ]
 }

@@ -53,6 +53,8 @@ export class Breakers {
   readonly #entries = new Set<Entry>()
   readonly transitions = new LabelledCounter()
   #timer: NodeJS.Timeout | undefined
+  /** A configuration is served: what is shared is looked at. */
+  #follows = false
 
   constructor(context: Context) {
     this.#context = context
@@ -104,6 +106,7 @@ export class Breakers {
       other => isOfService(other) && other.breaker.state === 'open' && use.dependsOn.includes(other.service)
     )
     if (down !== undefined) breaker.open(dependingOn(down), down.breaker.retryAfterMs)
+    if (this.#follows) this.follow()
     return entry
   }
 
@@ -149,8 +152,10 @@ export class Breakers {
 
   /** Looks regularly at what other gateways say, if any breaker is shared with them. */
   follow(): void {
+    this.#follows = true
     if (this.#timer !== undefined || ![...this.#entries].some(entry => this.#isShared(entry))) return
     const next = (): void => {
+      if (!this.#follows) return
       this.#timer = setTimeout(() => void this.look().then(next), LOOK_MS * (0.75 + this.#context.random() / 2)).unref()
     }
     next()
@@ -181,8 +186,8 @@ export class Breakers {
   }
 
   close(): void {
+    this.#follows = false
     clearTimeout(this.#timer)
-    this.#timer = undefined
   }
 }
 

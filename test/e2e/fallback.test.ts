@@ -2,7 +2,7 @@ import t, { type Test } from 'tap'
 import { FakeClock } from '../support/clock.ts'
 import { type CallOptions, type GatewayOptions, startGateway } from '../support/gateway.ts'
 import { token } from '../support/tokens.ts'
-import { startUpstream } from '../support/upstream.ts'
+import { startRawUpstream, startUpstream } from '../support/upstream.ts'
 
 /** A gateway before a service that answers as it is asked to: `/503`, or a header field `x-answer` in JSON for its fields. */
 async function gateway(t: Test, fallback: object, more: object = {}, options: GatewayOptions = {}) {
@@ -167,6 +167,20 @@ t.test('RES-06 an answer for one caller is never given to another', async t => {
   t.equal((await call('/x', { token: token({ sub: 'alice' }) })).text, 'its own ')
   t.equal((await call('/x', { token: token({ sub: 'bob' }) })).text, 'nothing kept')
   t.equal((await call('/x')).status, 401)
+})
+
+t.test('H-90 an answer that ends within its chunks is not kept', async t => {
+  const upstream = await startRawUpstream(t, socket => {
+    socket.end('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n')
+  })
+  const { call } = await startGateway(t, {
+    defaults: { authentication: 'none' },
+    services: { s: { url: upstream.url, fallback: { on: [502], cached: true } } },
+    routes: [{ path: '/**', service: 's' }]
+  })
+  await t.rejects(call('/a'))
+  t.match(await call('/b').catch(() => 'cut'), 'cut')
+  await t.rejects(call('/a'), 'and is not answered from what was kept')
 })
 
 t.test('H-89 an answer that was cut is not kept, nor what stood in for one; and memory is bounded', async t => {

@@ -403,6 +403,28 @@ t.test('RTE-19 H-88 a handshake fails over to the next instance, and says at whi
   t.match(await raw(gateway.port, handshake('/blackhole')), { status: 504, text: /error=connection_timeout/ })
 })
 
+t.test('RES-01 C-21 handshakes pass the circuit breaker, too', async t => {
+  const clock = new FakeClock()
+  let well = false
+  const service = await startWebSockets(t, (_request, socket) => {
+    socket.end(`HTTP/1.1 ${well ? '200 OK' : '503 Unavailable'}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`)
+  })
+  const { port, gateway } = await start(
+    t,
+    service.url,
+    { defaults: { circuit_breaker: { failure_threshold: 2, success_threshold: 1 } } },
+    { clock }
+  )
+  for (let i = 0; i < 2; i++) t.match((await raw(port, handshake())).text, /^HTTP\/1.1 503 (?!.*retry-after)/s)
+  t.match(await raw(port, handshake()), { status: 503, text: /retry-after: 60/i })
+  t.equal(service.requests.length, 2)
+  well = true
+  clock.advance(60_000)
+  t.equal((await raw(port, handshake())).status, 200)
+  t.equal(gateway.runtime.breakers.all()[0]?.breaker.state, 'closed')
+  for (const instance of gateway.runtime.services.get('service')?.instances ?? []) t.equal(instance.active, 0)
+})
+
 t.test('H-114 what is sent before the handshake is done arrives behind it, in order, from both sides', async t => {
   let accept = (): void => {}
   const ends: End[] = []

@@ -10,6 +10,8 @@ function exchange(fields: Partial<Record<keyof Exchange, unknown>> = {}): Exchan
     method: 'GET',
     path: '/users/7',
     client: '192.0.2.1',
+    peer: { batch: '' },
+    fallback: '',
     attempts: 0,
     upstreamMs: -1,
     bytesIn: 0,
