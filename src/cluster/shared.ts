@@ -11,7 +11,18 @@ export interface Sharing {
   readonly concerns: ReadonlySet<string>
 }
 
-const LIMITS = ['global', 'services', 'endpoints', 'user_tiers', 'roles', 'clients', 'guest', 'default', 'ip'] as const
+const LIMITS = [
+  'global',
+  'services',
+  'endpoints',
+  'user_tiers',
+  'roles',
+  'clients',
+  'guest',
+  'default',
+  'ip',
+  'abuse'
+] as const
 
 /** Why several processes cannot serve this configuration together, a sentence each. */
 export function obstacles({ storage, paths, local, rateLimits, concerns }: Sharing): string[] {
@@ -24,6 +35,7 @@ export function obstacles({ storage, paths, local, rateLimits, concerns }: Shari
   const counted = LIMITS.some(name => limits(rateLimits[name]))
   const kept = [
     ...(counted || concerns.has('rate_limit') ? ['limits'] : []),
+    ...(concerns.has('idempotency') ? ['answers to repeated requests (idempotency)'] : []),
     ...(local && paths.auth !== false ? ['guesses at passwords'] : []),
     ...(paths.admin === false ? [] : ['tokens taken back (paths.admin)'])
   ]
@@ -34,5 +46,6 @@ export function obstacles({ storage, paths, local, rateLimits, concerns }: Shari
 
 /** A plain number is a limit, and a mapping is one unless it is empty. */
 function limits(setting: unknown): boolean {
-  return typeof setting === 'object' && setting !== null ? Object.keys(setting).length > 0 : typeof setting === 'number'
+  if (typeof setting === 'object' && setting !== null) return Object.keys(setting).length > 0
+  return typeof setting === 'number' || setting === true
 }

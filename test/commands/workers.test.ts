@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import t from 'tap'
 import { stringify } from 'yaml'
 import { ROOT } from '../support/config.ts'
@@ -32,8 +33,13 @@ t.test(
     configure(document)
     const { child, port, lines, ended } = await startProcess(t, file, { args: ['--workers', '2'] })
     const get = (path: string) => call(port, path, { token: boss })
+    /** Not more often than an address may ask. */
+    const scrape = async (): Promise<string> => {
+      await setTimeout(100)
+      return (await get('/metrics')).text
+    }
     const samples = async (name: string) =>
-      [...(await get('/metrics')).text.matchAll(new RegExp(`^${name}\\{([^}]*)\\} (\\S+)$`, 'gm'))].map(
+      [...(await scrape()).matchAll(new RegExp(`^${name}\\{([^}]*)\\} (\\S+)$`, 'gm'))].map(
         ([, labels = '', value]) => ({ labels, value: Number(value) })
       )
     const workers = async () =>

@@ -38,8 +38,16 @@ async function startTwo(t: Test) {
     storage: { ...storage, redis_url: redis.url, redis_timeout: '250ms' },
     registry: { allow: ['loopback'] },
     rate_limits: { lease: false },
-    services: { s: { url: upstream.url } },
+    services: {
+      s: { url: upstream.url },
+      down: {
+        url: 'http://127.0.0.1:1',
+        retry: false,
+        circuit_breaker: { failure_threshold: 2, recovery_timeout: '5m', shared: true }
+      }
+    },
     routes: [
+      { path: '/down', service: 'down', authentication: 'none' },
       { path: '/open', service: 's', authentication: 'none' },
       { path: '/closed', service: 's' },
       { path: '/limited', service: 's', authentication: 'none', rate_limit: { requests_per_hour: 10, by: 'route' } }
@@ -104,6 +112,17 @@ t.test('several gateways', { skip: noPostgres || noRedisServer }, async t => {
     })
     t.equal(status, 204)
     await until(async () => (await get(b, '/closed', alice)).status === 401)
+  })
+
+  await t.test('CLU-01 RES-14 a breaker that opens at one node is open at all', async t => {
+    t.strictSame([(await get(a, '/down')).status, (await get(a, '/down')).status], [502, 502])
+    t.equal((await get(a, '/down')).status, 503)
+    const open = /gateway_circuit_breaker_state\{[^}]*down[^}]*\} 2\n/
+    await until(async () => {
+      await setTimeout(100)
+      return open.test((await get(b, '/metrics', boss)).text)
+    })
+    t.equal((await get(b, '/down')).status, 503, 'which has never asked there')
   })
 
   await t.test('CLU-01 C-29 H-86 a node without Redis goes on by its share, and comes back alone', async t => {
