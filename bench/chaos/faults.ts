@@ -3,11 +3,13 @@ import type { PostgresServer } from '../../test/support/postgres-server.ts'
 import { seeded } from '../../test/support/random.ts'
 import type { RedisServer } from '../../test/support/redis-server.ts'
 import { startRedisServer } from '../../test/support/redis-server.ts'
+import type { Control } from './control.ts'
 import type { Directory } from './directory.ts'
 import type { ChaosGateway, InstanceAddress, Whereabouts } from './gateway.ts'
 import type { Link, LinkFault } from './link.ts'
+import type { Registration } from './registration.ts'
 import { bodyOf, type ChaosService } from './service.ts'
-import type { Weather } from './weather.ts'
+import type { Outages, Weather } from './weather.ts'
 
 /** What may go wrong with instances, and how often of all. */
 const FAULTS = { kill: 4, blackhole: 3, reset: 3, drip: 2, flap: 3, absent: 3 } as const
@@ -23,14 +25,14 @@ const REDIS_MS = { calm: [12_000, 35_000], down: [500, 4000] } as const
 const POSTGRES_MS = { calm: [15_000, 45_000], down: [500, 5000] } as const
 const DIRECTORY_MS = { calm: [10_000, 30_000], away: [1000, 8000] } as const
 const REGISTRATION_MS = [800, 3000] as const
-/** How long after an outage of the database changes may still be refused. */
-const RECOVERY_MS = 5000
 const MOST_OTHERS = 30
 const MOST_REGISTERED = 15
 
 export interface Instance extends InstanceAddress {
   readonly link: Link
   readonly service: ChaosService
+  /** How it is known, if it says so itself. */
+  readonly registration?: Registration
 }
 
 export interface Fleet {
@@ -45,18 +47,20 @@ export interface Scene {
   readonly seed: number
   readonly gateway: ChaosGateway
   readonly fleets: readonly Fleet[]
-  readonly redis: { readonly program: string; server: RedisServer }
-  readonly postgres: PostgresServer
+  readonly redis: { readonly program: string; readonly outages: Outages; server: RedisServer }
+  readonly postgres: { readonly outages: Outages; readonly server: PostgresServer }
   /** Where registered services are: a service that nothing happens to. */
   readonly haven: string
-  readonly admin: string
+  readonly control: Control
 }
 
 /** Where the services are, but for those instances that have left; directories are told. */
 export function whereabouts(fleets: readonly Fleet[], absent: ReadonlySet<Instance>): Map<string, Whereabouts> {
   return new Map(
     fleets.map(({ name, instances, directory }) => {
-      const present = instances.filter(one => !absent.has(one)).map(({ id, url }) => ({ id, url }))
+      const present = instances
+        .filter(one => !absent.has(one) && one.registration === undefined)
+        .map(({ id, url }) => ({ id, url }))
       directory?.publish(present)
       return [name, directory ?? present]
     })
@@ -70,9 +74,6 @@ export class Faults {
   readonly #absent = new Set<Instance>()
   readonly #stop = new AbortController()
   #others = 0
-  /** When the database was last out of reach. */
-  #outage = Number.NEGATIVE_INFINITY
-  #postgresIsDown = false
   /** How often each thing has happened. */
   readonly counts = new Map<string, number>()
   /** What happened, with the second in which it did. */
@@ -144,28 +145,36 @@ export class Faults {
     // What only its check says, or the configuration, no request can run into.
     fleet.weather.worsens(at, fault !== 'flap' && fault !== 'absent')
     if (fault === 'flap') instance.service.flapping = true
-    else if (fault === 'absent') {
-      this.#absent.add(instance)
-      this.#configure()
-    } else await instance.link.set(fault satisfies LinkFault)
+    else if (fault === 'absent') this.#leave(instance, true)
+    else await instance.link.set(fault satisfies LinkFault)
+    if (fault === 'kill' && instance.registration) instance.registration.isDead = true
   }
 
   async #end(fleet: Fleet, instance: Instance, fault: Fault): Promise<void> {
     if (fault === 'flap') instance.service.flapping = false
-    else if (fault === 'absent') {
-      this.#absent.delete(instance)
-      this.#configure()
-    } else await instance.link.set(undefined)
+    else if (fault === 'absent') this.#leave(instance, false)
+    else await instance.link.set(undefined)
+    if (instance.registration) instance.registration.isDead = false
     fleet.weather.clears(fleet.instances.indexOf(instance))
+  }
+
+  /** Takes it from where it is listed, or puts it back. */
+  #leave(instance: Instance, isAbsent: boolean): void {
+    if (instance.registration) instance.registration.isLeaving = isAbsent
+    if (isAbsent) this.#absent.add(instance)
+    else this.#absent.delete(instance)
+    this.#configure()
   }
 
   async #restartRedis(random: () => number): Promise<void> {
     const { redis } = this.#scene
     while (await this.#pause(REDIS_MS.calm, random)) {
       this.#note('redis', 'killed')
+      redis.outages.begin()
       redis.server.process.kill('SIGKILL')
       await this.#pause(REDIS_MS.down, random)
       redis.server = await startRedisServer(redis.program, redis.server.port)
+      redis.outages.end()
     }
   }
 
@@ -173,12 +182,11 @@ export class Faults {
     const { postgres } = this.#scene
     while (await this.#pause(POSTGRES_MS.calm, random)) {
       this.#note('postgres', 'stopped')
-      this.#postgresIsDown = true
-      await postgres.stop()
+      postgres.outages.begin()
+      await postgres.server.stop()
       await this.#pause(POSTGRES_MS.down, random)
-      await postgres.start()
-      this.#postgresIsDown = false
-      this.#outage = performance.now()
+      await postgres.server.start()
+      postgres.outages.end()
     }
   }
 
@@ -212,7 +220,7 @@ export class Faults {
       const [oldest] = registered
       if (oldest !== undefined && (registered.size >= MOST_REGISTERED || random() < 0.4)) {
         const [name, id] = oldest
-        const { status } = await this.#call('DELETE', `/services/${id}`)
+        const { status } = await this.#scene.control.call('DELETE', `/services/${id}`)
         if (this.#must('DELETE', status, 204)) {
           registered.delete(name)
           this.#note('deregistration', name)
@@ -222,7 +230,11 @@ export class Faults {
       }
       const name = `registered-${made++}`
       const endpoints = [{ path: `/${name}`, public: true, name: 'it' }]
-      const { status, json } = await this.#call('POST', '/services', { name, base_url: this.#scene.haven, endpoints })
+      const { status, json } = await this.#scene.control.call('POST', '/services', {
+        name,
+        base_url: this.#scene.haven,
+        endpoints
+      })
       if (!this.#must('POST', status, 201)) continue
       registered.set(name, json.id)
       this.#note('registration', name)
@@ -233,27 +245,17 @@ export class Faults {
   /** Whether it was answered as it should; while the database is away, changes may be refused. */
   #must(what: string, status: number, wanted: number): boolean {
     if (status === wanted) return true
-    const isAway = this.#postgresIsDown || performance.now() - this.#outage < RECOVERY_MS
-    if (status !== 503 || !isAway) this.broken.push(`${what} /services: ${status} instead of ${wanted}`)
+    if (status !== 503 || !this.#scene.postgres.outages.touches(performance.now()))
+      this.broken.push(`${what} /services: ${status} instead of ${wanted}`)
     return false
   }
 
   /** What has been answered is so from then on. */
   async #expect(name: string, wanted: number): Promise<void> {
     const nonce = randomUUID()
-    const { status, text } = await this.#call('GET', `/api/v1/${name}?nonce=${nonce}&bytes=100`)
+    const { status, text } = await this.#scene.control.call('GET', `/api/v1/${name}?nonce=${nonce}&bytes=100`)
     if (status !== wanted) this.broken.push(`${name}: ${status} instead of ${wanted}`)
     else if (wanted === 200 && text !== bodyOf(nonce, 100).toString()) this.broken.push(`${name}: a wrong answer`)
-  }
-
-  async #call(method: string, path: string, body?: object) {
-    const response = await fetch(`http://127.0.0.1:${this.#scene.gateway.port}${path}`, {
-      method,
-      headers: { authorization: `Bearer ${this.#scene.admin}`, ...(body && { 'content-type': 'application/json' }) },
-      ...(body && { body: JSON.stringify(body) })
-    })
-    const text = await response.text()
-    return { status: response.status, text, json: text.startsWith('{') ? JSON.parse(text) : undefined }
   }
 }
 

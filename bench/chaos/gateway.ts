@@ -161,8 +161,9 @@ export class ChaosGateway {
   #document({ services, others }: Changing): object {
     const names = [...services.keys()]
     return {
-      server: { host: '127.0.0.1', port: this.port, trusted_proxies: ['loopback'], timeouts: { drain: '5s' } },
-      storage: { data_dir: join(this.#folder, 'data'), ...this.#storage },
+      server: { host: '127.0.0.1', port: this.port, trusted_proxies: ['loopback'] },
+      // A machine that has others to serve, too, may be slow now and then.
+      storage: { redis_timeout: '1s', data_dir: join(this.#folder, 'data'), ...this.#storage },
       identity: { jwt: { secret: SECRET } },
       // Access lines of what failed, and nothing of what did not.
       logging: { format: 'json', level: 'error' },
@@ -177,10 +178,11 @@ export class ChaosGateway {
           error_rate: 0.2,
           window: '3s',
           minimum_calls: 10,
-          recovery_timeout: '5s',
-          success_threshold: 3
+          recovery_timeout: '2s',
+          success_threshold: 2
         },
-        concurrency: 500
+        concurrency: 500,
+        idempotency: { ttl: '10m' }
       },
       services: Object.fromEntries(
         [...services].map(([name, where]) => [
@@ -190,6 +192,7 @@ export class ChaosGateway {
               ? { discovery: { http: { url: where.url, interval: '500ms' }, allow: ['loopback'] } }
               : { instances: where }),
             health_check: { path: '/health', interval_seconds: 0.5, timeout_seconds: 1 },
+            outlier_detection: true,
             pool: { connections: 256 }
           }
         ])

@@ -1,6 +1,6 @@
 import type { Done, Kind, Outcome } from './load.ts'
 import type { Deliveries } from './service.ts'
-import type { Excuse, Weather } from './weather.ts'
+import type { Excuse, Outages, Weather } from './weather.ts'
 
 const SAMPLES = 25
 /** Their outcome is not the gateway's to answer for. */
@@ -16,6 +16,7 @@ interface Share {
 export class Ledger {
   readonly #weather: ReadonlyMap<string, Weather>
   readonly #deliveries: Deliveries
+  readonly #redis: Outages
   readonly #reasonOf: (nonce: string) => string
   readonly #since = performance.now()
   readonly outcomes = new Map<Outcome, number>()
@@ -28,9 +29,15 @@ export class Ledger {
   readonly latencies: number[] = []
   total = 0
 
-  constructor(weather: ReadonlyMap<string, Weather>, deliveries: Deliveries, reasonOf: (nonce: string) => string) {
+  constructor(
+    weather: ReadonlyMap<string, Weather>,
+    deliveries: Deliveries,
+    redis: Outages,
+    reasonOf: (nonce: string) => string
+  ) {
     this.#weather = weather
     this.#deliveries = deliveries
+    this.#redis = redis
     this.#reasonOf = reasonOf
   }
 
@@ -38,6 +45,11 @@ export class Ledger {
     const { kind, service, outcome, from, to } = done
     this.total++
     count(this.outcomes, outcome)
+    // What is done once cannot be promised then, and whoever is let in twice has lost his key with the server.
+    if (kind === 'keyed' && this.#redis.touches(from, to)) {
+      this.#deliveries.delete(done.nonce)
+      return count(this.excused, 'redis')
+    }
     if (outcome === 'wrong') this.wrong.push(`${done.nonce} to ${service}: ${done.details}`)
     if (NOT_COUNTED.has(kind)) return
     const excuse = (this.#weather.get(service) as Weather).excuse(from, to)

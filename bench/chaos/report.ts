@@ -1,12 +1,18 @@
 import type { Faults } from './faults.ts'
 import type { Sample } from './gateway.ts'
 import type { Ledger } from './ledger.ts'
-import { DETECTION_MS } from './weather.ts'
+import { DETECTION_MS, type Excuse } from './weather.ts'
 
 /** The bars, of issue 4. */
 const AVAILABILITY = 0.999
 const MORE_DESCRIPTORS = 10
 const MORE_HEAP = { factor: 1.15, mb: 5 }
+
+const EXCUSES: Record<Excuse, string> = {
+  detection: 'within the time of detection',
+  nobody: 'no instance was healthy',
+  redis: 'with an Idempotency-Key, while Redis was away'
+}
 
 interface Course {
   readonly minutes: number
@@ -36,7 +42,7 @@ export function reportOf(course: Course): { text: string; isGood: boolean } {
     ['no wrong answer', `${ledger.wrong.length} of ${ledger.total}`, ledger.wrong.length === 0],
     [
       'nothing delivered twice that must not be',
-      `${ledger.twice.length} of ${ledger.once} POSTs without a key`,
+      `${ledger.twice.length} of ${ledger.once} POSTs`,
       ledger.twice.length === 0
     ],
     [
@@ -71,19 +77,20 @@ ${course.machine.join('\n')}
 |---|---|---|
 ${bars.map(([what, is, isGood]) => `| ${what} | ${is} | ${isGood ? 'kept' : '**broken**'} |`).join('\n')}
 
-Three services of three instances each, behind links that let things go wrong; one gateway over PostgreSQL and Redis, with rate limits, health checks, retries and breakers. Each
-request carries a nonce, of which its answer is made.
+Three services of three instances each, behind links that let things go wrong; one gateway over PostgreSQL and Redis, with rate limits, health checks, outlier detection, retries, breakers, bulkheads and idempotency keys. The
+instances of one service are in the configuration, those of another found over HTTP, those of the third register themselves. Each request carries a nonce, of which its answer is made; what has an
+\`Idempotency-Key\` is sent again when it has been answered, and has to be answered alike.
 
 **Availability** counts every request, of any method, to a service of which at least one instance was healthy for as long as the request took, unless it was under way within ${DETECTION_MS / 1000} s after
 something had gone wrong with an instance of that service (the time that detection may take). An instance is healthy when nothing is wrong with it: neither killed nor cut off, nor resetting
 or slow, nor flapping, nor left out of the configuration, and when that has been so for ${DETECTION_MS / 1000} s. A flapping health check, a change of the configuration, a restart of
-Redis or PostgreSQL excuse nothing. Success is the right answer, complete; nothing is sent twice by the client.
+Redis or PostgreSQL excuse nothing, but for POSTs with an \`Idempotency-Key\` while Redis is away, which are refused since nobody could promise that they are done once. Success is the right answer, complete; nothing is sent twice by the client.
 
 | service | counted | failed | availability |
 |---|--:|--:|--:|
 ${[...ledger.services].map(([name, { counted, failed }]) => `| ${name} | ${counted} | ${failed} | ${percent(ledger.availability(name) ?? 0, 3)} |`).join('\n')}
 
-Not counted: ${[...ledger.excused].map(([excuse, times]) => `${times} (${excuse === 'nobody' ? 'no instance was healthy' : 'within the time of detection'})`).join(', ') || 'none'}.
+Not counted: ${[...ledger.excused].map(([excuse, times]) => `${times} (${EXCUSES[excuse]})`).join(', ') || 'none'}.
 Outcomes of all: ${list(ledger.outcomes)}.
 GETs that counted took ${at(0.5)} ms (median), ${at(0.99)} ms (p99), from one process that is the clients, the network and the services as well. The longest that its event loop stood still was ${peak.ownStallMs.toFixed(0)} ms, the gateway's ${peak.gatewayStallMs.toFixed(0)} ms.
 

@@ -9,16 +9,17 @@ import { seeded } from '../../test/support/random.ts'
 import { findRedisServer, startRedisServer } from '../../test/support/redis-server.ts'
 import { describeMachine } from '../machine.ts'
 import { say } from '../measure.ts'
-import { token } from '../tokens.ts'
+import { Control } from './control.ts'
 import { Directory } from './directory.ts'
 import { Faults, type Fleet, type Instance, whereabouts } from './faults.ts'
 import { ChaosGateway, type Sample } from './gateway.ts'
 import { Ledger } from './ledger.ts'
 import { Link } from './link.ts'
 import { Load } from './load.ts'
+import { Registration } from './registration.ts'
 import { reportOf } from './report.ts'
 import { ChaosService, type Deliveries } from './service.ts'
-import { Weather } from './weather.ts'
+import { Outages, Weather } from './weather.ts'
 
 const USAGE = `usage: npm run chaos -- [options]
   --minutes n   how long things go wrong, 10 if not given
@@ -30,8 +31,9 @@ const USAGE = `usage: npm run chaos -- [options]
 
 const SERVICES = ['orders', 'users', 'search'] as const
 const INSTANCES = 3
-/** One of them is found by discovery. */
+/** One of them is found by discovery, and the instances of one register themselves. */
 const DISCOVERED = 'search'
+const REGISTERED = 'users'
 const WARM_MS = 20_000
 const AFTERWARDS_MS = 10_000
 /** Until idle connections on both sides are closed. */
@@ -64,13 +66,20 @@ function readRequest(): Request {
   return { minutes, rate, seed, events: values.events, save: values.save }
 }
 
-async function startFleet(name: string, deliveries: Deliveries, random: () => number): Promise<Fleet> {
+async function startFleet(
+  name: string,
+  deliveries: Deliveries,
+  control: Control,
+  random: () => number
+): Promise<Fleet> {
   const instances: Instance[] = []
   for (let i = 0; i < INSTANCES; i++) {
     const service = new ChaosService(deliveries)
     const link = new Link(await freePort(), await service.listen(), random)
     await link.listen()
-    instances.push({ id: `${name}-${i + 1}`, url: `http://127.0.0.1:${link.port}`, link, service })
+    const address = { id: `${name}-${i + 1}`, url: `http://127.0.0.1:${link.port}` }
+    const registration = name === REGISTERED && { registration: new Registration(control, name, address) }
+    instances.push({ ...address, link, service, ...registration })
   }
   const directory = name === DISCOVERED ? new Directory() : undefined
   await directory?.listen()
@@ -84,24 +93,28 @@ async function run(request: Request): Promise<boolean> {
   const folder = mkdtempSync(join(tmpdir(), 'sallyport-chaos-'))
   const program = findRedisServer()
   if (program === undefined) throw new Error('there is no redis-server: apt install redis-server')
-  const redis = { program, server: await startRedisServer(program) }
-  const postgres = await startPostgresServer()
+  const redis = { program, server: await startRedisServer(program), outages: new Outages() }
+  const postgres = { server: await startPostgresServer(), outages: new Outages() }
+  const port = await freePort()
+  const control = new Control(port)
   const deliveries: Deliveries = new Map()
   const fleets = await Promise.all(
-    SERVICES.map((name, i) => startFleet(name, deliveries, seeded(seed * 1000 + 200 + i)))
+    SERVICES.map((name, i) => startFleet(name, deliveries, control, seeded(seed * 1000 + 200 + i)))
   )
   const haven = new ChaosService(new Map())
-  const storage = { redis_url: redis.server.url, database_url: postgres.url }
-  const gateway = new ChaosGateway(folder, await freePort(), storage)
+  const storage = { redis_url: redis.server.url, database_url: postgres.server.url }
+  const gateway = new ChaosGateway(folder, port, storage)
   process.once('exit', () => {
     if (gateway.isAlive) process.kill(gateway.pid, 'SIGKILL')
     redis.server.process.kill('SIGKILL')
   })
   say(`seed ${seed}: ${minutes} min at ${rate}/s; the gateway's log is ${folder}/gateway.log`)
   await gateway.start({ services: whereabouts(fleets, new Set()), others: 0 })
+  const registrations = fleets.flatMap(({ instances }) => instances.flatMap(({ registration = [] }) => registration))
+  for (const registration of registrations) await registration.start()
 
   const weather = new Map(fleets.map(({ name, weather }) => [name, weather]))
-  const ledger = new Ledger(weather, deliveries, nonce => gateway.reasonOf(nonce))
+  const ledger = new Ledger(weather, deliveries, redis.outages, nonce => gateway.reasonOf(nonce))
   const load = new Load(gateway.port, SERVICES, seeded(seed * 1000 + 300), done => ledger.add(done))
   const samples: Record<'before' | 'after', Sample | undefined> = { before: undefined, after: undefined }
   const peak = { descriptors: 0, residentMb: 0, gatewayStallMs: 0, ownStallMs: 0 }
@@ -137,7 +150,7 @@ async function run(request: Request): Promise<boolean> {
     redis,
     postgres,
     haven: `http://127.0.0.1:${await haven.listen()}`,
-    admin: token('root', undefined, ['admin'])
+    control
   })
   const ms = minutes * 60_000
   await Promise.all([load.run(rate, ms), faults.run(ms)])
@@ -147,6 +160,7 @@ async function run(request: Request): Promise<boolean> {
   clearInterval(watch)
 
   const survived = gateway.isAlive
+  for (const registration of registrations) registration.stop()
   await gateway.stop()
   const report = reportOf({
     ...request,
@@ -162,7 +176,7 @@ async function run(request: Request): Promise<boolean> {
   process.stdout.write(report.text)
   if (request.save) writeFileSync(join(import.meta.dirname, '..', 'CHAOS.md'), report.text)
   redis.server.process.kill('SIGKILL')
-  await postgres.remove()
+  await postgres.server.remove()
   if (report.isGood) rmSync(folder, { recursive: true, force: true })
   return report.isGood
 }

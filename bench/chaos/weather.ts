@@ -3,7 +3,7 @@ export const DETECTION_MS = 3000
 const FORGET_AFTER_MS = 120_000
 
 /** Why a request does not count towards availability. */
-export type Excuse = 'detection' | 'nobody'
+export type Excuse = 'detection' | 'nobody' | 'redis'
 
 /** A spell in which an instance was not well. */
 interface Spell {
@@ -56,4 +56,23 @@ export class Weather {
 
 function isWithin(spells: readonly Spell[], at: number): boolean {
   return spells.some(({ from, to }) => from <= at && at < to)
+}
+
+/** When something that the gateway uses was out of reach. */
+export class Outages {
+  readonly #spells: Spell[] = []
+
+  begin(at = performance.now()): void {
+    this.#spells.push({ from: at, to: Number.POSITIVE_INFINITY })
+  }
+
+  end(at = performance.now()): void {
+    const last = this.#spells.at(-1)
+    if (last !== undefined) last.to = at + DETECTION_MS
+  }
+
+  /** Whether it was at some moment of that time, or had been just before. */
+  touches(from: number, to = from): boolean {
+    return this.#spells.some(spell => spell.from <= to && from < spell.to)
+  }
 }

@@ -99,6 +99,7 @@ function resilience(upstream: number): object {
       { id: 'b', url: `http://127.0.0.1:${upstream}/b` }
     ],
     health_check: { path: '/health', interval_seconds: 1 },
+    outlier_detection: true,
     circuit_breaker: { per: 'instance', error_rate: 0.5, slow_call: '1s' },
     retry: { attempts: 2, retry_on: ['connect', 'reset', 502, 503] },
     concurrency: { limit: 'adaptive' }

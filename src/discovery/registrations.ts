@@ -41,6 +41,8 @@ export class Registrations {
   /** Told of services whose instances have changed. */
   onChange: (service: string) => void = () => {}
   #lookedAt = 0
+  /** Somebody could not be heard since then, for want of the database. */
+  #deaf = false
   #unfollow: (() => void) | undefined
   #timer: NodeJS.Timeout | undefined
 
@@ -98,7 +100,13 @@ export class Registrations {
 
   /** An instance says that it is still there. @returns undefined when it is not registered, or not any more */
   async renew(service: string, id: string): Promise<Registration | undefined> {
-    const registration = await renewRegistration(this.#database.db, { service, id }, this.#clock.now())
+    let registration: Registration | undefined
+    try {
+      registration = await renewRegistration(this.#database.db, { service, id }, this.#clock.now())
+    } catch (error) {
+      if (isUnreachable(error)) this.#deaf = true
+      throw error
+    }
     if (registration !== undefined) this.#heard(registration)
     return registration
   }
@@ -122,7 +130,8 @@ export class Registrations {
     try {
       const beats = await readBeats(this.#database.db)
       const now = this.#clock.monotonic()
-      const deaf = now - this.#lookedAt > DEAF_MS
+      const deaf = this.#deaf || now - this.#lookedAt > DEAF_MS
+      this.#deaf = false
       this.#lookedAt = now
       for (const { service, id, beats: count } of beats) {
         const held = this.#byService.get(service)?.get(id)
@@ -133,7 +142,8 @@ export class Registrations {
         else if (now - held.heardAt > held.registration.ttl_ms) await this.#expire(held)
       }
     } catch (error) {
-      if (!isUnreachable(error)) this.#log.error({ err: error }, 'registered instances cannot be looked at; they stay')
+      if (isUnreachable(error)) this.#deaf = true
+      else this.#log.error({ err: error }, 'registered instances cannot be looked at; they stay')
     }
   }
 

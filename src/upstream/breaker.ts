@@ -286,7 +286,6 @@ export class Breaker {
     this.#step = step
     this.#stepSince = this.#clock.monotonic()
     this.#refused = 0
-    this.#openUntil = 0
     this.#become('closed', reason)
   }
 

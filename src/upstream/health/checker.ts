@@ -95,7 +95,8 @@ export class HealthChecker {
   #setTimer(now: number): void {
     clearTimeout(this.#timer)
     const next = Math.min(...[...this.#watches.values()].map(({ dueAt }) => dueAt))
-    if (next < Number.POSITIVE_INFINITY) this.#timer = setTimeout(() => void this.tick(), next - now).unref()
+    if (next < Number.POSITIVE_INFINITY)
+      this.#timer = setTimeout(() => void this.tick(), Math.max(0, next - now)).unref()
   }
 
   #check(instance: Instance): Promise<void> {

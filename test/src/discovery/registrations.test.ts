@@ -124,6 +124,34 @@ t.test('H-124 while the database cannot be asked nobody is let go of, nor at onc
   t.strictSame(ids(), [])
 })
 
+t.test('H-124 an outage of the database lets go of nobody, however short his time and the outage are', async t => {
+  const database = await openTestDatabase(t, 'sqlite')
+  let down = false
+  const flaky = {
+    ...database,
+    get db() {
+      if (down) throw new DatabaseError('unreachable', 'no')
+      return database.db
+    }
+  } as Database
+  const { registrations, clock, pass, ids } = await node(t, flaky)
+  await registrations.register(given('a', 5), audit)
+  down = true
+  await pass(5)
+  down = false
+  await pass(5)
+  t.strictSame(ids(), ['a'], 'the gateway has looked in vain')
+  down = true
+  clock.advance(4000)
+  await t.rejects(registrations.renew('orders', 'a'), { code: 'unreachable' })
+  down = false
+  clock.advance(2000)
+  await registrations.look()
+  t.strictSame(ids(), ['a'], 'he has spoken in vain')
+  await pass(10)
+  t.strictSame(ids(), [])
+})
+
 t.test('H-124 a gateway that stood still for a while lets go of nobody for that', async t => {
   const { registrations, clock, ids } = await node(t, await openTestDatabase(t, 'sqlite'))
   await registrations.register(given('a'), audit)
