@@ -10,6 +10,8 @@ export interface Load {
   readonly headers: Readonly<Record<string, string>>
   /** A script of wrk's that makes the requests instead. */
   readonly script?: string | undefined
+  /** It is to use only what processor time others leave. */
+  readonly background?: boolean
 }
 
 /** What came of it. */
@@ -25,9 +27,10 @@ export interface Outcome {
 }
 
 /** Sends requests over kept connections, each as soon as the answer before it is there (closed loop). @throws when wrk fails */
-export async function wrk({ url, connections, seconds, headers, script }: Load): Promise<Outcome> {
+export async function wrk({ url, connections, seconds, headers, script, background }: Load): Promise<Outcome> {
   const before = total(ownCpu())
   const [program, ...args] = pinned(CORE.load, [
+    ...(background ? ['nice', '-n', '19'] : []),
     'wrk',
     '-t1',
     `-c${connections}`,

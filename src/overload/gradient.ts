@@ -1,10 +1,10 @@
 /** A window ends when it is this old and has this many samples: enough that its median means something. In milliseconds. */
-const WINDOW_MS = 250
+const WINDOW_MS = 100
 const LEAST_SAMPLES = 20
 const MOST_SAMPLES = 200
 /** How much slower than at its best a service may be before it is asked for less at once. */
-const TOLERANCE = 1.3
-/** The most that one window changes: half the limit, and of that this part. */
+const TOLERANCE = 1.5
+/** The most that one window takes away: half the limit, and of that this part. What it gives, it gives at once. */
 const SMOOTHING = 0.3
 const LEAST_GRADIENT = 0.5
 /** How fast the best is believed to have become better. */
@@ -78,8 +78,8 @@ export class Gradient {
     if (peak < this.#limit / 2) return
     this.#reconsiderBest(median)
     const gradient = Math.min(1, Math.max(LEAST_GRADIENT, (TOLERANCE * this.#best) / median))
-    const limit = gradient * this.#limit + Math.sqrt(this.#limit)
-    this.#limit = Math.min(this.#max, Math.max(this.#min, this.#limit + (limit - this.#limit) * SMOOTHING))
+    const change = gradient * this.#limit + Math.sqrt(this.#limit) - this.#limit
+    this.#limit = Math.min(this.#max, Math.max(this.#min, this.#limit + (change > 0 ? change : change * SMOOTHING)))
   }
 
   #reconsiderBest(median: number): void {

@@ -10,7 +10,7 @@ export const concurrency = Type.Union(
       limit: Type.Union([Type.Integer({ minimum: 1 }), Type.Literal('adaptive')], {
         description: 'Most requests at once; `adaptive` finds out how many the service takes without becoming slower.'
       }),
-      min: Type.Integer({ description: 'Adaptive: never fewer.', default: 4, minimum: 1 }),
+      min: Type.Integer({ description: 'Adaptive: never fewer.', default: 10, minimum: 1 }),
       max: Type.Integer({ description: 'Adaptive: never more.', default: 1000, minimum: 1 }),
       queue: Type.Integer({ description: 'Most requests that wait for a place.', default: 100, minimum: 0 }),
       max_wait: duration({ description: 'Longest wait for a place.', default: '1s', positive: true })

@@ -9,8 +9,9 @@ const MORE = 1.05
 const LEAST = 5
 /** Intervals in a row in which nothing had to be shed, until the throttle is off. */
 const CALM = 10
-/** So many times as late as it may be, and critical requests are shed as well. */
+/** So many times as late as it may be, with hardly anything left to shed, and critical requests are shed as well. */
 const DESPERATE = 10
+const HARDLY = 0.1
 
 /**
  * How many requests of which priority are let through while there are more than can be served. What can be served is found
@@ -22,6 +23,8 @@ export class Throttle {
   /** Requests of the present interval, by priority. */
   readonly #offered = PRIORITIES.map(() => 0)
   #admitted = 0
+  /** Those of them that are not critical. */
+  #lesser = 0
   #shed = 0
   /** Requests of an interval lately, by priority. */
   readonly #usual = PRIORITIES.map(() => 0)
@@ -47,13 +50,17 @@ export class Throttle {
     this.#offered[priority] = (this.#offered[priority] as number) + 1
     if (this.#budget === Number.POSITIVE_INFINITY) {
       this.#admitted++
+      if (priority > 0) this.#lesser++
       return true
     }
     const credit = (this.#credits[priority] as number) + (this.#shares[priority] as number)
     const admitted = credit >= 1
     this.#credits[priority] = admitted ? credit - 1 : credit
-    if (admitted) this.#admitted++
-    else this.#shed++
+    if (!admitted) this.#shed++
+    else {
+      this.#admitted++
+      if (priority > 0) this.#lesser++
+    }
     return admitted
   }
 
@@ -71,11 +78,12 @@ export class Throttle {
     else if (this.on) this.#raise()
     this.#share()
     this.#offered.fill(0)
-    this.#admitted = this.#shed = 0
+    this.#admitted = this.#lesser = this.#shed = 0
   }
 
   #lower(lateness: number): void {
-    const floor = lateness >= DESPERATE ? LEAST : LEAST + (this.#usual[0] as number)
+    const desperate = lateness >= DESPERATE && this.#lesser <= this.#admitted * HARDLY
+    const floor = desperate ? LEAST : LEAST + (this.#usual[0] as number)
     const budget = Math.min(this.#budget, this.#admitted) * (lateness >= 2 ? MUCH_LESS : LESS)
     this.#budget = Math.max(floor, budget)
     this.#calm = 0
