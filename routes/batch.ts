@@ -52,6 +52,7 @@ const SUB_ANSWER = Type.Object({
 const batch: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runtime, control }) => {
   const { max_requests, max_parallel, max_body, max_answer } = snapshot.batch
   const { format = 'envelope' } = (snapshot.defaults.errors?.options ?? {}) as { format?: ErrorFormat }
+  const proxyField = snapshot.geo.header?.toLowerCase()
   const { schema, config } = operation({
     summary: 'Several requests in one',
     description:
@@ -72,7 +73,7 @@ const batch: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snapshot, runt
     if (exchange.peer.batch !== '')
       throw refuse('bad_request', { reason: 'batch_in_batch', details: 'A batch cannot hold another one.' })
     const ids = idsOf(body)
-    const fields = body.map((sub, i) => fieldsOf(sub, exchange.request.rawHeaders, `[${i}]`))
+    const fields = body.map((sub, i) => fieldsOf(sub, exchange.request.rawHeaders, `[${i}]`, proxyField))
     const gone = new AbortController()
     reply.raw.once('close', () => gone.abort())
 

@@ -51,13 +51,20 @@ const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 /**
  * The fields of a sub-request: its own, and what it has of the batch. With a credential of its own it has none of the batch's.
  * @param batch raw fields of the batch's own request, flat
+ * @param place of the sub-request, for what is wrong with it
+ * @param proxyField a further field that only a proxy in front may speak, in lower case
  * @throws {GatewayError} 422 for a field that no sub-request may have
  */
-export function fieldsOf({ headers, body }: SubRequest, batch: readonly string[], place: string): Map<string, string> {
+export function fieldsOf(
+  { headers, body }: SubRequest,
+  batch: readonly string[],
+  place: string,
+  proxyField?: string
+): Map<string, string> {
   const fields = new Map<string, string>()
   for (const [name, value] of Object.entries(headers)) {
     const key = name.toLowerCase()
-    const fault = fields.has(key) ? 'is there twice' : faultOf(key, value)
+    const fault = fields.has(key) ? 'is there twice' : key === proxyField ? NOT_ITS_OWN : faultOf(key, value)
     if (fault !== undefined) throw invalid(`${place}.headers.${name}`, fault)
     fields.set(key, value)
   }
@@ -71,7 +78,7 @@ export function fieldsOf({ headers, body }: SubRequest, batch: readonly string[]
       if (!own.has('host')) fields.set('host', value)
     } else if (rule === REQUEST.AUTHORIZATION || rule === REQUEST.API_KEY) {
       if (!isKnown) fields.set(name, value)
-    } else if (OF_THE_WAY.has(rule) || (UNLESS_NAMED.test(name) && !own.has(name))) {
+    } else if (OF_THE_WAY.has(rule) || name === proxyField || (UNLESS_NAMED.test(name) && !own.has(name))) {
       const before = fields.get(name)
       fields.set(name, before === undefined ? value : `${before}, ${value}`)
     }
@@ -81,9 +88,11 @@ export function fieldsOf({ headers, body }: SubRequest, batch: readonly string[]
   return fields
 }
 
+const NOT_ITS_OWN = 'is for the connection, a proxy in front or the gateway to say'
+
 function faultOf(name: string, value: string): string | undefined {
   if (!NAME.test(name) || !VALUE.test(value)) return 'is no header field'
-  return OWN.has(requestRule(name)) ? undefined : 'is for the connection, or for the gateway, to say'
+  return OWN.has(requestRule(name)) ? undefined : NOT_ITS_OWN
 }
 
 /** @throws {GatewayError} 422 for two sub-requests of one id */

@@ -16,7 +16,7 @@ import { startUpstream } from '../support/upstream.ts'
 const MAIN = join(ROOT, 'src', 'main.ts')
 
 t.test(
-  'CLU-06 DEP-07 several workers serve one port as one gateway',
+  'C-25 CLU-06 DEP-07 several workers serve one port as one gateway',
   { skip: noPostgres || noRedisServer },
   async t => {
     const [upstream, redis, storage] = await Promise.all([startUpstream(t), ownRedis(t), ownStorage(t, 'postgres')])

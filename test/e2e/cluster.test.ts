@@ -149,7 +149,7 @@ t.test('several gateways', { skip: noPostgres || noRedisServer }, async t => {
     await until(async () => (await get(a, '/api/v1/chat')).status === 200)
   })
 
-  await t.test('CLU-01 PRF-06 a node that is killed takes nothing with it but its own requests', async t => {
+  await t.test('CLU-01 HLB-15 PRF-06 a node that is killed takes nothing with it but its own requests', async t => {
     let stopped = false
     const load = async (node: GatewayProcess): Promise<(number | 'cut')[]> => {
       const statuses: (number | 'cut')[] = []
