@@ -9,6 +9,7 @@ import { type Findings, page } from './report.ts'
 import { balancing } from './sections/balancing.ts'
 import { bodies } from './sections/bodies.ts'
 import { connections } from './sections/connections.ts'
+import { discovery } from './sections/discovery.ts'
 import { http } from './sections/http.ts'
 import { recording } from './sections/recording.ts'
 import { redis } from './sections/redis.ts'
@@ -27,6 +28,7 @@ const SECTIONS: Readonly<Record<string, Section>> = {
   websocket,
   start: coldStart,
   balancing,
+  discovery,
   reload,
   seed004
 }

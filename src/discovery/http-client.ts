@@ -56,15 +56,50 @@ export class HttpClient {
   /** The head of an answer, whatever its status. Redirects are not followed. */
   async ask(url: string, { signal, patienceMs = PATIENCE_MS, ...question }: Question): Promise<Reply> {
     const { origin, pathname, search } = new URL(url)
-    const { statusCode, headers, body } = await this.#agent.request({
-      origin,
-      path: pathname + search,
-      method: question.method ?? 'GET',
-      headers: { 'user-agent': 'sallyport', accept: 'application/json', ...question.headers },
-      body: question.body ?? null,
-      signal: AbortSignal.any([signal, AbortSignal.timeout(patienceMs)])
-    })
-    return { status: statusCode, headers, body }
+    const patience = new Patience(signal, patienceMs)
+    try {
+      const { statusCode, headers, body } = await this.#agent.request({
+        origin,
+        path: pathname + search,
+        method: question.method ?? 'GET',
+        headers: { 'user-agent': 'sallyport', accept: 'application/json', ...question.headers },
+        body: question.body ?? null,
+        signal: patience.signal
+      })
+      body.once('close', () => patience.end())
+      return { status: statusCode, headers, body }
+    } catch (error) {
+      patience.end()
+      throw error
+    }
+  }
+}
+
+/**
+ * Aborts with another signal or after a time, and leaves nothing behind when it is over: what `AbortSignal.any` and
+ * `AbortSignal.timeout` make lasts as long as the other signal, and until the time has come.
+ */
+class Patience {
+  readonly #stop: AbortSignal
+  readonly #controller = new AbortController()
+  readonly #timer: NodeJS.Timeout
+  readonly #abort = (): void => this.#controller.abort(this.#stop.reason)
+
+  constructor(stop: AbortSignal, ms: number) {
+    this.#stop = stop
+    stop.addEventListener('abort', this.#abort)
+    if (stop.aborted) this.#abort()
+    const late = (): void => this.#controller.abort(new DOMException('no answer in time', 'TimeoutError'))
+    this.#timer = setTimeout(late, ms).unref()
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal
+  }
+
+  end(): void {
+    clearTimeout(this.#timer)
+    this.#stop.removeEventListener('abort', this.#abort)
   }
 }
 
