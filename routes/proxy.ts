@@ -3,14 +3,15 @@ import type { FastifyInstance, RouteHandlerMethod } from 'fastify'
 import type { RewriteConfig, RouteConfig, Snapshot } from '../src/config/snapshot.ts'
 import type { PolicyUse } from '../src/policy.ts'
 import type { Exchange } from '../src/proxy/exchange.ts'
-import { compileFallback, type Fallback, LastAnswers } from '../src/proxy/fallback.ts'
+import { compileFallback, LastAnswers } from '../src/proxy/fallback.ts'
 import { type ForwardContext, forward } from '../src/proxy/forward.ts'
 import { HeaderBlock } from '../src/proxy/headers.ts'
 import type { Route } from '../src/proxy/route.ts'
 import { type Tunnel, tunnel } from '../src/proxy/tunnel.ts'
 import type { Canary } from '../src/releases/canary.ts'
+import { Mirror } from '../src/releases/mirror.ts'
 import { compileRelease } from '../src/releases/release.ts'
-import type { CanaryRelease } from '../src/releases/settings.ts'
+import type { CanaryRelease, MirrorConfig } from '../src/releases/settings.ts'
 import { withSegment } from '../src/releases/versions.ts'
 import type { Runtime } from '../src/runtime/runtime.ts'
 import { Stretches } from '../src/runtime/stretches.ts'
@@ -75,15 +76,15 @@ export async function mountRoutes(
     if (options.config?.forward !== undefined) options.handler = options.config.forward
   })
   const targets = new Map<string, Target>()
-  const targetOf = (name: string): Target => {
+  const base = (name: string): Target => {
     const target = targets.get(name) ?? compileTarget(snapshot.services.get(name) as ServiceConfig, runtime, onLease)
     targets.set(name, target)
     return target
   }
   const guarded = (route: RouteConfig, name: string): Target => {
     const use = route.breaker ?? snapshot.breakers.get(name)
-    if (!use) return targetOf(name)
-    return { ...targetOf(name), breakers: runtime.breakers.acquire(use, { service: name, route: route.id }, onLease) }
+    if (!use) return base(name)
+    return { ...base(name), breakers: runtime.breakers.acquire(use, { service: name, route: route.id }, onLease) }
   }
   const canaries: Canary[] = []
   const canaryOf = (release: CanaryRelease): Canary => {
@@ -92,13 +93,14 @@ export async function mountRoutes(
     return canary
   }
   // Those that no route leads to have their health all the same.
-  for (const name of snapshot.services.keys()) targetOf(name)
+  for (const name of snapshot.services.keys()) base(name)
   const enabled = snapshot.routes.filter(route => route.enabled)
   const routes = enabled.map((config, i) => {
     const targetOf = (name: string): Target => guarded(config, name)
     const fallback =
       config.fallback && compileFallback(config, config.fallback, lastAnswers(config, runtime, onLease), targetOf)
-    return compileRoute(config, `/ ${i}`, targetOf, { snapshot, runtime, canaryOf }, fallback)
+    const mirror = config.mirror && mirrorOf(config, config.mirror, base(config.mirror.service), runtime)
+    return compileRoute(config, `/ ${i}`, targetOf, { snapshot, runtime, canaryOf }, { fallback, mirror })
   })
   const stretches = new Stretches(runtime.clock)
   for (let start = 0; start < routes.length; start += GROUP) {
@@ -184,6 +186,15 @@ function compileTarget(config: ServiceConfig, runtime: Runtime, onLease: (key: s
   }
 }
 
+function mirrorOf(
+  { id, label }: RouteConfig,
+  config: MirrorConfig,
+  target: Target,
+  { clock, deadlines, random, log, metrics }: Runtime
+): Mirror {
+  return new Mirror(config, { route: id, target, series: metrics.mirror(label), clock, deadlines, random, log })
+}
+
 function compileRoute(
   config: RouteConfig,
   slot: string,
@@ -193,7 +204,7 @@ function compileRoute(
     runtime: { metrics, random },
     canaryOf
   }: Pick<MountOptions, 'snapshot' | 'runtime'> & { readonly canaryOf: (release: CanaryRelease) => Canary },
-  fallback: Fallback | undefined
+  { fallback, mirror }: Pick<Route, 'fallback' | 'mirror'>
 ): Route {
   const authentication = config.concerns.authentication?.options as
     | { forward_credentials?: boolean }
@@ -214,6 +225,7 @@ function compileRoute(
     rewrite: compilePath(config),
     varies: config.version !== undefined && snapshot.versioning.vendor !== undefined ? VARIES : undefined,
     fallback,
+    mirror,
     answersPreflights: config.concerns.cors !== undefined,
     maxBodyBytes: (config.concerns.body_limit?.options as number | undefined) ?? 0,
     forwardCredentials: typeof authentication === 'object' && authentication.forward_credentials === true

@@ -18,6 +18,7 @@ export function describeRoute(route: RouteConfig, snapshot: Snapshot): string {
   if (!route.off.includes('rate_limit') && [roles, user_tiers, clients].some(map => Object.keys(map).length > 0))
     words.push('limits by role or tier')
   if (route.release !== undefined) words.push(route.release.kind)
+  if (route.mirror !== undefined) words.push('mirror')
   if (route.retry.attempts > 0) words.push('retry')
   if (route.hedgeMs > 0) words.push('hedge')
   if (route.breaker ?? snapshot.breakers.has(route.service)) words.push('circuit breaker')

@@ -36,6 +36,8 @@ interface Explanation {
     path: string
     /** Each service that it may go to, and how likely that is. */
     odds: { service: string; variant: string | null; percent: number }[]
+    /** Who gets a copy of it. */
+    mirror: { service: string; percent: number; compare: boolean } | null
     instances: string[]
     timeout_ms: number
     retries: number
@@ -138,6 +140,7 @@ export function explainRequest(loaded: Loaded, imagined: Imagined): Promise<Expl
           : {
               path: (found.rewrite?.(exchange) ?? exchange.path) + exchange.search,
               odds: oddsOf(route),
+              mirror: route.mirror ?? null,
               instances: servicesOf(route).flatMap(
                 name => snapshot.services.get(name)?.instances.map(({ url }) => url) ?? []
               ),
@@ -359,6 +362,10 @@ function inText({ request, route, verdict, steps, forward, near }: Explanation, 
     lines.push(
       `  ${'forward'.padEnd(width)}  ${forward.path} to ${forward.instances.join(', ')}; ${forward.timeout_ms / 1000} s for all tries, ${forward.retries} retr${forward.retries === 1 ? 'y' : 'ies'}`
     )
+  }
+  if (forward?.mirror) {
+    const { service, percent, compare } = forward.mirror
+    lines.push(`  ${'mirror'.padEnd(width)}  ${percent} % to ${service}${compare ? ', compared' : ''}`)
   }
   if (near.length > 0) lines.push('', 'not these:', ...near.map(({ id, at, because }) => `  ${id} (${at}): ${because}`))
   if (storage.database && verdict.endsWith(NO_ROUTE))

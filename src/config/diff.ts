@@ -57,6 +57,7 @@ function changedParts(before: RouteConfig, after: RouteConfig): string[] {
     ['service', 'service'],
     ['timeout', 'timeoutMs'],
     ['release', 'release'],
+    ['mirror', 'mirror'],
     ['version', 'version'],
     ['countries', 'countries'],
     ['rewrite', 'rewrite'],

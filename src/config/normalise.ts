@@ -20,6 +20,7 @@ import { fingerprintOf, type GeoConfig, type GeoSettings } from '../releases/geo
 import {
   type CanaryRelease,
   canaryRelease,
+  type MirrorConfig,
   type Release,
   servicesOf,
   troubleWith,
@@ -270,7 +271,7 @@ interface RouteForm extends VersionForm<VersionSettings> {
 
 type VersionSettings = NonNullable<RouteSettings['versions']>[string] & { readonly deprecated?: unknown }
 /** What most routes do without. */
-type Absent = 'endpoint' | 'release' | 'segment' | 'successor'
+type Absent = 'endpoint' | 'mirror' | 'release' | 'segment' | 'successor'
 
 const CONNECT_MS = 5000
 const IDLE_MS = 60_000
@@ -834,6 +835,7 @@ class Normaliser {
         ...this.#forwarding(settings, destination.service, id, path),
         service: destination.service,
         release: destination.release ?? this.#canary(settings, destination.service, id, path),
+        mirror: this.#mirror(settings, destination.service, path),
         ...parts,
         id,
         label,
@@ -855,6 +857,7 @@ class Normaliser {
       route: {
         endpoint: undefined,
         release: undefined,
+        mirror: undefined,
         segment: undefined,
         successor: undefined,
         ...route,
@@ -1196,6 +1199,15 @@ class Normaliser {
     return canaryRelease(canary, { route, control, canary: name })
   }
 
+  #mirror({ mirror }: RouteSettings, own: string, path: Path): MirrorConfig | undefined {
+    if (mirror === undefined) return undefined
+    const at: Path = [...path, 'mirror']
+    const service = this.#serviceOf(mirror, at)
+    if (service === undefined) return undefined
+    if (service === own) this.#problems.add(at, `"${service}" has the requests already; name another service`)
+    return { service, percent: mirror.percent, compare: mirror.compare }
+  }
+
   /** The services that share a route's requests; none if one of them is none. */
   #variants(settings: readonly VariantSettings[], path: Path): Variant[] {
     const variants = settings.flatMap((variant, i): Variant[] => {
@@ -1307,7 +1319,9 @@ class Normaliser {
   }
 
   #warnAboutUnused(): void {
-    const used = new Set(this.#routes.flatMap(({ route }) => [...servicesOf(route), route.fallback?.service]))
+    const used = new Set(
+      this.#routes.flatMap(({ route }) => [...servicesOf(route), route.fallback?.service, route.mirror?.service])
+    )
     for (const name of Object.keys(this.#settled.services)) {
       if (!used.has(name)) this.#problems.warn(['services', name], 'no route leads to this service')
     }

@@ -2,7 +2,7 @@ import type { BatchSettings } from '../batch/settings.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import type { OverloadConfig } from '../overload/settings.ts'
 import type { GeoConfig } from '../releases/geo.ts'
-import type { Release } from '../releases/settings.ts'
+import type { MirrorConfig, Release } from '../releases/settings.ts'
 import type { VersionSegment } from '../releases/versions.ts'
 import type { Pattern } from '../routing/pattern.ts'
 import type { RouteMatch } from '../routing/table.ts'
@@ -43,6 +43,8 @@ export interface RouteConfig extends RouteMatch {
   readonly service: string
   /** How it is decided where each request goes; undefined when there is nothing to decide. */
   readonly release: Release | undefined
+  /** Who gets copies of its requests. */
+  readonly mirror: MirrorConfig | undefined
   /** `service.endpoint`, for routes made from a service's endpoints. */
   readonly endpoint: string | undefined
   readonly enabled: boolean

@@ -142,14 +142,14 @@ class Forwarding implements Guest {
     this.#taken = true
     if (exchange.body !== undefined) {
       this.#body = exchange.body
-      return this.#try()
+      return this.#send()
     }
-    if (!exchange.chunked && exchange.contentLength <= 0) return this.#try()
+    if (!exchange.chunked && exchange.contentLength <= 0) return this.#send()
     if (!exchange.chunked && !exchange.expectContinue && exchange.contentLength <= COLLECT_BYTES) {
       collect(exchange.request, exchange.contentLength, body => {
         this.#body = body
         exchange.bytesIn = body.length
-        if (!this.over) this.#try()
+        if (!this.over) this.#send()
       })
       return
     }
@@ -157,7 +157,16 @@ class Forwarding implements Guest {
     // The client is told to go on when there is a service to take what it sends (RFC 9110 section 10.1.1).
     const onWanted = exchange.expectContinue ? () => exchange.response.writeContinue() : undefined
     this.#body = new RequestBody(exchange.request, route.maxBodyBytes, onWanted)
+    this.#send()
+  }
+
+  /** The first try, and after it the copy for somebody else, if there is one. */
+  #send(): void {
+    const copy = this.route.mirror?.take(this.exchange)
     this.#try()
+    if (copy === undefined) return
+    if (this.over || this.#body instanceof RequestBody) copy.drop()
+    else copy.send(this.#path, this.#body)
   }
 
   turnedAway(reason: string): void {

@@ -76,6 +76,8 @@ const requestRules = new Map<string, number>([
     'x-original-url',
     'x-rewrite-url',
     'x-original-forwarded-for',
+    // Of copies that nobody waits for.
+    'x-mirrored',
     // The caller's identity, likewise (IDN-18).
     'x-user',
     'x-user-id',

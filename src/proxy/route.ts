@@ -1,3 +1,4 @@
+import type { Mirror } from '../releases/mirror.ts'
 import type { RouteMatch } from '../routing/table.ts'
 import type { Endpoint } from '../telemetry/metrics.ts'
 import type { RetryPolicy } from '../upstream/retry.ts'
@@ -22,6 +23,8 @@ export interface Route extends RouteMatch {
   readonly logFields: string
   /** The path to send, from the one that came; undefined leaves it as it is. */
   readonly rewrite: ((exchange: Exchange) => string) | undefined
+  /** Who gets copies of its requests; undefined if nobody does. */
+  readonly mirror: Mirror | undefined
   /** What its answers say of the request fields that they depend on; undefined if they depend on none. */
   readonly varies: HeaderBlock | undefined
   /** `%2F` in the path is passed on rather than refused. */

@@ -81,6 +81,25 @@ const canary = Type.Object(
   { description: 'Beside `service`, which is its control: another one that gets more and more of the requests.' }
 )
 
+/** Copies of requests for another service. */
+const mirror = Type.Object(
+  {
+    service: text('Name of the service that gets the copies.'),
+    target: text('Instead of `service`: its address.', { pattern: '^https?://' }),
+    percent: Type.Number({
+      description: 'Requests of a hundred that are copied.',
+      default: 100,
+      exclusiveMinimum: 0,
+      maximum: 100
+    }),
+    compare: Type.Boolean({
+      description: 'Whether status and body of its answer are held against those that the client gets.',
+      default: false
+    })
+  },
+  { description: 'Another service that gets copies of requests; its answers are thrown away.' }
+)
+
 /** Keys of a route that say where each of its requests goes. */
 export const releases = {
   split: Type.Optional(
@@ -90,7 +109,8 @@ export const releases = {
     })
   ),
   experiment: Type.Optional(experiment),
-  canary: Type.Optional(canary)
+  canary: Type.Optional(canary),
+  mirror: Type.Optional(mirror)
 }
 
 export type CanarySettings = Static<typeof canary>
@@ -103,6 +123,13 @@ export interface Variant {
   readonly service: string
   /** Its share, against the others'. */
   readonly weight: number
+}
+
+/** Who gets copies of a route's requests, and how many of a hundred. */
+export interface MirrorConfig {
+  readonly service: string
+  readonly percent: number
+  readonly compare: boolean
 }
 
 /** How it is decided where each request of a route goes. */

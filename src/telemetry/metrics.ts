@@ -158,6 +158,20 @@ export class LabelledCounter {
   }
 }
 
+/** What has become of copies of a route's requests. */
+export class MirrorSeries {
+  /** Answered, and not compared. */
+  sent = 0
+  equal = 0
+  different_status = 0
+  different_body = 0
+  failed = 0
+  /** Not sent: too large, or too many at once. */
+  skipped = 0
+}
+
+export type MirrorResult = keyof MirrorSeries
+
 /** Requests by endpoint and by who makes them: a counter each at hand, and one for all who are too many to be told apart. */
 class UsageCounter {
   readonly #byEndpoint = new Map<string, Map<string, number>>()
@@ -244,6 +258,7 @@ export class RequestMetrics {
   readonly rateLimitHits = new LabelledCounter()
   readonly storeErrors: LabelledCounter
   readonly reloads = new LabelledCounter()
+  readonly #mirrors = new Map<string, MirrorSeries>()
   /** Requests for what is deprecated, by who makes them. */
   readonly deprecatedRequests = new UsageCounter()
   readonly recordsDropped = new LabelledCounter()
@@ -272,6 +287,11 @@ export class RequestMetrics {
     return heldIn(this.#endpoints, name, () => new Endpoint(name))
   }
 
+  /** What has become of copies of an endpoint's requests; the same object every time. */
+  mirror(name: string): MirrorSeries {
+    return heldIn(this.#mirrors, name, () => new MirrorSeries())
+  }
+
   /** The series of a service; the same object every time. */
   service(name: string): ServiceSeries {
     return heldIn(this.#services, name, () => new ServiceSeries(name))
@@ -290,6 +310,7 @@ export class RequestMetrics {
       this.#endpoints.delete(name)
       this.rateLimitHits.forget('endpoint', name)
       this.deprecatedRequests.forget(name)
+      this.#mirrors.delete(name)
     }
   }
 
@@ -388,6 +409,11 @@ export class RequestMetrics {
       ]),
       family('gateway_rate_limit_wait_seconds', 'How long requests have waited for a limit', 'histogram', () =>
         this.limitWaits.samples('gateway_rate_limit_wait_seconds', {})
+      ),
+      family('gateway_mirrored_requests_total', 'Copies of requests for another service, by result', 'counter', () =>
+        [...this.#mirrors].flatMap(([endpoint, series]) =>
+          Object.entries(series).map(([result, value]) => ({ labels: { endpoint, result }, value }))
+        )
       ),
       family('gateway_store_errors_total', 'Decisions made without the store', 'counter', () =>
         this.storeErrors.samples()

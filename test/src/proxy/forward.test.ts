@@ -12,6 +12,8 @@ import { FakeClock } from '../../support/clock.ts'
 import { call } from '../../support/gateway.ts'
 import { surroundings } from '../../support/surroundings.ts'
 
+const NO_RETRY = { attempts: 0, on: new Set(), budget: 0 }
+
 t.test('a bug within a try fails its request alone, when it comes from the end of a body as well', async t => {
   const clock = new FakeClock()
   const proxies = addressSet([])
@@ -35,7 +37,7 @@ t.test('a bug within a try fails its request alone, when it comes from the end o
       }
     }
     const target = { service, balancer: service.balancer }
-    const route = { target, timeoutMs: 0, totalMs: 0, firstByteMs: 0, maxBodyBytes: 0 }
+    const route = { target, retry: NO_RETRY, timeoutMs: 0, totalMs: 0, firstByteMs: 0, maxBodyBytes: 0 }
     forward(exchange, route as unknown as Route, context as unknown as ForwardContext)
   })
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
