@@ -160,7 +160,7 @@ function forwardContext(snapshot: Snapshot, runtime: Runtime, tunnels: Set<Tunne
 /** What a route has answered last outlives configurations that say the same of it. */
 function lastAnswers(
   { id, fallback }: RouteConfig,
-  { leases, clock }: Runtime,
+  { leases, clock, lastAnswers }: Runtime,
   onLease: (key: string) => void
 ): LastAnswers | undefined {
   const cached = fallback?.cached
@@ -169,8 +169,8 @@ function lastAnswers(
   onLease(key)
   return leases.acquire(
     key,
-    () => new LastAnswers(cached, clock),
-    () => {}
+    () => new LastAnswers(cached, clock, lastAnswers),
+    answers => answers.close()
   )
 }
 

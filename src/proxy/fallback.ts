@@ -51,6 +51,13 @@ export function answerWith(exchange: Exchange, { status, fields, body }: KeptAns
 
 /** The largest answer that is kept, in bytes. */
 const LARGEST = 1_000_000
+/** What all routes together keep at most, in bytes: there may be thousands of them. */
+const MOST_BYTES = 128 * 1024 * 1024
+
+/** What the last answers of all routes take. */
+export interface Kept {
+  bytes: number
+}
 
 interface Entry {
   readonly answer: KeptAnswer
@@ -70,10 +77,13 @@ export class LastAnswers {
   readonly #maxAgeMs: number
   readonly #maxBytes: number
   readonly #entries = new Map<string, Entry>()
+  readonly #ofAll: Kept
   #bytes = 0
 
-  constructor({ maxAgeMs, bytes }: { maxAgeMs: number; bytes: number }, clock: Clock) {
+  /** @param ofAll shared by those of all routes */
+  constructor({ maxAgeMs, bytes }: { maxAgeMs: number; bytes: number }, clock: Clock, ofAll: Kept) {
     this.#clock = clock
+    this.#ofAll = ofAll
     this.#maxAgeMs = maxAgeMs
     this.#maxBytes = bytes
   }
@@ -94,11 +104,22 @@ export class LastAnswers {
     const vary = listOf(fieldOf(answer.fields, 'vary')).flatMap(name => [name, exchange.header(name) ?? ''])
     const bytes = answer.body.length + answer.fields.reduce((sum, field) => sum + field.length, key.length)
     this.#entries.set(key, { answer, at: this.#clock.monotonic(), bytes, vary })
-    this.#bytes += bytes
+    this.#count(bytes)
     for (const oldest of this.#entries.keys()) {
-      if (this.#bytes <= this.#maxBytes) break
+      if (this.#bytes <= this.#maxBytes && this.#ofAll.bytes <= MOST_BYTES) break
       this.#drop(oldest)
     }
+  }
+
+  #count(bytes: number): void {
+    this.#bytes += bytes
+    this.#ofAll.bytes += bytes
+  }
+
+  /** Forgets all of it. */
+  close(): void {
+    this.#count(-this.#bytes)
+    this.#entries.clear()
   }
 
   /** The last answer to such a request, with its `Age`. */
@@ -125,7 +146,7 @@ export class LastAnswers {
     const entry = this.#entries.get(key)
     if (entry === undefined) return
     this.#entries.delete(key)
-    this.#bytes -= entry.bytes
+    this.#count(-entry.bytes)
   }
 }
 

@@ -51,6 +51,8 @@ export class Runtime {
   readonly store: Store
   /** Where answers are kept for those who ask again: the store, or so much of this process's memory. */
   readonly answers: Store
+  /** What the last answers take that stand in for failures. */
+  readonly lastAnswers = { bytes: 0 }
   /** Users, keys, services, what happened; undefined with `storage.database: false`, and where nothing is served. */
   readonly database: Database | undefined
   /** Writes down what happens; undefined without a database. */

@@ -2,6 +2,7 @@ import t, { type Test } from 'tap'
 import { FakeClock } from '../support/clock.ts'
 import { type CallOptions, type GatewayOptions, startGateway } from '../support/gateway.ts'
 import { token } from '../support/tokens.ts'
+import { until } from '../support/until.ts'
 import { startRawUpstream, startUpstream } from '../support/upstream.ts'
 
 /** A gateway before a service that answers as it is asked to: `/503`, or a header field `x-answer` in JSON for its fields. */
@@ -191,7 +192,11 @@ t.test('H-89 an answer that was cut is not kept, nor what stood in for one; and 
     response.write('x')
     setImmediate(() => request.socket.resetAndDestroy())
   })
-  const { call } = await startGateway(t, {
+  const {
+    call,
+    configure,
+    gateway: running
+  } = await startGateway(t, {
     defaults: { authentication: 'none' },
     services: { s: { url: upstream.url, fallback: { cached: { size: '1mb' }, body: 'nothing kept' } } },
     routes: [{ path: '/**', service: 's' }]
@@ -204,4 +209,14 @@ t.test('H-89 an answer that was cut is not kept, nor what stood in for one; and 
   t.equal((await call('/b')).text, 'nothing kept', 'the least recently used')
   t.equal((await call('/c')).text.length, 400_000)
   t.equal((await call('/d')).text.length, 400_000)
+  const { lastAnswers } = running.runtime
+  t.ok(lastAnswers.bytes > 800_000 && lastAnswers.bytes <= 1_000_000)
+
+  configure({
+    defaults: { authentication: 'none' },
+    services: { s: { url: upstream.url } },
+    routes: [{ path: '/**', service: 's' }]
+  })
+  await running.reload()
+  await until(() => lastAnswers.bytes === 0)
 })
