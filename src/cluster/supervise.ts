@@ -145,7 +145,7 @@ function send(worker: Worker, message: Message): void {
 const NEWLINE = 0x0a
 
 /** Passes what comes on in whole lines, so that those of several workers do not get into each other. */
-export function passLines(from: Readable, to: NodeJS.WritableStream): void {
+function passLines(from: Readable, to: NodeJS.WritableStream): void {
   let rest: Buffer[] = []
   from.on('data', (chunk: Buffer) => {
     const end = chunk.lastIndexOf(NEWLINE) + 1

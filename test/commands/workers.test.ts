@@ -19,13 +19,22 @@ t.test(
   'C-25 CLU-06 DEP-07 several workers serve one port as one gateway',
   { skip: noPostgres || noRedisServer },
   async t => {
-    const [upstream, redis, storage] = await Promise.all([startUpstream(t), ownRedis(t), ownStorage(t, 'postgres')])
+    const waiting: (() => void)[] = []
+    const [upstream, redis, storage] = await Promise.all([
+      startUpstream(t, (request, response) => {
+        if (request.url === '/slow') waiting.push(() => void response.end('late'))
+        else response.end()
+      }),
+      ownRedis(t),
+      ownStorage(t, 'postgres')
+    ])
     const { file, configure } = writeConfiguration(t, {})
     const document = {
       storage: { ...storage, redis_url: redis.url },
       rate_limits: { lease: false },
       services: { s: { url: upstream.url } },
       routes: [
+        { path: '/slow', service: 's', authentication: 'none' },
         { id: 'open', path: '/open', service: 's', authentication: 'none' },
         { path: '/limited', service: 's', authentication: 'none', rate_limit: { requests_per_hour: 5, by: 'route' } }
       ]
@@ -108,9 +117,14 @@ t.test(
     })
 
     await t.test('a signal ends all of them, after their requests', async t => {
+      const slow = get('/slow')
+      await until(() => waiting.length === 1)
       child.kill('SIGTERM')
+      await until(() => lines().some(({ msg }) => String(msg).startsWith('stopping; waiting for 1 request')))
+      waiting[0]?.()
+      t.equal((await slow).text, 'late')
       t.equal(await ended, 0)
-      t.equal(lines().filter(({ msg }) => msg === 'stopping').length, 3)
+      t.equal(lines().filter(({ msg }) => String(msg).startsWith('stopping')).length, 3)
       t.ok(
         lines().every(line => typeof line.msg === 'string'),
         'whole lines, whoever wrote them'

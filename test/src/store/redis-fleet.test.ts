@@ -112,6 +112,10 @@ t.test(
     t.teardown(() => {
       for (const client of clients) client.disconnect()
     })
+    const url = `redis+cluster://127.0.0.1:1,${nodes.map(({ port }) => `127.0.0.1:${port}`).join(',')}`
+    // There is no cluster yet.
+    const early = await connectStore(t, { url, terms })
+    t.equal(await passed([early], 2, 1000), 2, 'requests are decided here until there is one')
     const [a, b, c, spare] = clients as [Redis, Redis, Redis, Redis]
     await Promise.all([
       a.call('CLUSTER', 'ADDSLOTSRANGE', 0, 5460),
@@ -135,8 +139,7 @@ t.test(
       return (await spare.info('replication')).includes('master_link_status:up')
     })
 
-    const url = `redis+cluster://127.0.0.1:1,${nodes.map(({ port }) => `127.0.0.1:${port}`).join(',')}`
-    const stores = [await connectStore(t, { url, terms }), await connectStore(t, { url, terms })]
+    const stores = [await connectStore(t, { url, terms }), early]
     for (const store of stores) await until(works(store))
     t.equal(await passed(stores, 12, 10), 10)
     t.match(await (stores[0] as Store).usage('global', terms), [{ used: 10 }])
