@@ -28,6 +28,7 @@ export const instanceSchema = Type.Object({
     'When it was checked.',
     '2026-01-01T12:00:00.000Z'
   ),
+  checked_by: orNull({ type: 'string' }, 'Which gateway has asked.', 'x7f3a1c2'),
   response_time_ms: orNull({ type: 'number' }, 'How long it took to answer, in milliseconds.', 1.4),
   status_code: orNull({ type: 'integer' }, 'What it answered.', 200),
   error: orNull({ type: 'string' }, 'What was wrong with that.', 'ECONNREFUSED')
@@ -76,6 +77,7 @@ function publicInstance(instance: Instance, { clock }: Runtime) {
     active_requests: active,
     healthy: isWell(instance),
     last_health_check: lastCheck === undefined ? null : timeOf(lastCheck.at),
+    checked_by: lastCheck?.by ?? null,
     response_time_ms: lastCheck?.tookMs ?? null,
     status_code: lastCheck?.status ?? null,
     error: lastCheck?.error ?? null

@@ -1,5 +1,6 @@
 import type { Exchange } from '../../src/proxy/exchange.ts'
 import { systemClock } from '../../src/runtime/clock.ts'
+import { MemoryStore } from '../../src/store/memory.ts'
 import { BALANCERS, balancerOf } from '../../src/upstream/balancing-settings.ts'
 import { Deadlines } from '../../src/upstream/deadline.ts'
 import { Service } from '../../src/upstream/service.ts'
@@ -46,7 +47,15 @@ function serviceOf(type: (typeof BALANCERS)[number], count: number): Service {
   const clock = systemClock
   return new Service(
     { name: 's', instances, pool: POOL, balancer },
-    { clock, deadlines: new Deadlines(clock), random: Math.random, log: QUIET, pseudonym: '' }
+    {
+      clock,
+      deadlines: new Deadlines(clock),
+      random: Math.random,
+      log: QUIET,
+      pseudonym: '',
+      node: '',
+      store: new MemoryStore(clock)
+    }
   )
 }
 

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import type { ConnectionOptions } from 'node:tls'
 import type { Logger } from 'pino'
 import type { DiscoveryConfig } from '../discovery/settings.ts'
@@ -6,6 +7,7 @@ import type { ConcurrencyConfig } from '../overload/settings.ts'
 import type { Exchange } from '../proxy/exchange.ts'
 import type { Stage } from '../proxy/forward.ts'
 import type { Clock } from '../runtime/clock.ts'
+import type { Store } from '../store/store.ts'
 import { LabelledCounter } from '../telemetry/metrics.ts'
 import { type Balancer, createBalancer } from './balancers/balancer.ts'
 import { type BalancerConfig, DEFAULT_BALANCER, DEFAULT_SELECTION, type SelectionConfig } from './balancing-settings.ts'
@@ -46,8 +48,10 @@ export interface Surroundings {
   readonly deadlines: Deadlines
   readonly random: () => number
   readonly log: Pick<Logger, 'info' | 'warn'>
-  /** What the gateway calls itself towards services. */
+  /** What the gateway calls itself towards services, and among gateways. */
   readonly pseudonym: string
+  readonly node: string
+  readonly store: Pick<Store, 'kind' | 'get' | 'set' | 'add' | 'delete'>
 }
 
 /** After so long without a connection failure an instance is asked again, in milliseconds. */
@@ -123,23 +127,31 @@ export class Service {
 
   /** It is served now: checks begin, if it has any. */
   start(): void {
-    if (this.config.healthCheck !== undefined && this.config.healthCheck.intervalMs > 0) void this.#check()
+    if (this.config.healthCheck !== undefined && this.config.healthCheck.intervalMs > 0) void this.#checks()
   }
 
   /** Asks all instances how they are; resolves when all have answered, or have not. */
   async checkNow(): Promise<void> {
-    await this.#check()
-    await this.#checker?.checkAll()
+    const checker = await this.#checks()
+    await checker?.checkAll()
   }
 
-  /** Makes the checks that are due. */
-  async #check(): Promise<void> {
-    const { healthCheck } = this.config
-    if (healthCheck === undefined) return
-    const { HealthChecker } = await import('./health/checker.ts')
-    if (this.#closed) return
-    this.#checker ??= new HealthChecker(this, healthCheck, this.#surroundings)
-    await this.#checker.tick()
+  /** What makes the checks; begun with when it is asked for first. */
+  async #checks(): Promise<HealthChecker | undefined> {
+    const { healthCheck, selection } = this.config
+    if (healthCheck === undefined) return undefined
+    const [{ HealthChecker }, { SharedChecks }] = await Promise.all([
+      import('./health/checker.ts'),
+      import('./health/federation.ts')
+    ])
+    if (this.#closed || this.#checker !== undefined) return this.#checker
+    const { store, node } = this.#surroundings
+    // What is seen from another zone, or asked in another way, is another matter.
+    const key = createHash('sha256').update(JSON.stringify([this.name, selection?.zone, healthCheck]))
+    const shared = store.kind === 'memory' ? undefined : new SharedChecks(store, node, key.digest('base64url'))
+    this.#checker = new HealthChecker(this, healthCheck, this.#surroundings, shared)
+    await this.#checker.start()
+    return this.#checker
   }
 
   /**
@@ -227,16 +239,17 @@ export class Service {
     this.reconsider()
   }
 
-  /** A health check has found `result`, which may decide how the instance is. */
-  checked(instance: Instance, result: CheckResult, decides: boolean): void {
+  /** A health check has found `result`, which may decide how the instance is. @returns whether it is another one now */
+  checked(instance: Instance, result: CheckResult, decides: boolean): boolean {
     this.checks.inc({ service: this.name, result: result.healthy ? 'healthy' : 'unhealthy' })
     instance.lastCheck = result
-    if (!decides || (instance.unhealthy === !result.healthy && !instance.untested)) return
+    if (!decides || (instance.unhealthy === !result.healthy && !instance.untested)) return false
     instance.unhealthy = !result.healthy
     instance.untested = false
     if (result.healthy) this.#begin(instance)
     this.#settle(instance, result.error ?? 'health checks are good')
     this.reconsider()
+    return true
   }
 
   /** Looks whether time has brought somebody back. */

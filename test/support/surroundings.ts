@@ -1,4 +1,5 @@
 import type { Clock } from '../../src/runtime/clock.ts'
+import { MemoryStore } from '../../src/store/memory.ts'
 import { Deadlines } from '../../src/upstream/deadline.ts'
 import type { Surroundings } from '../../src/upstream/service.ts'
 import { captureLog } from './gateway.ts'
@@ -11,6 +12,8 @@ export function surroundings(clock: Clock): Surroundings {
     deadlines: new Deadlines(clock),
     random: seeded(1),
     log: captureLog().log.logger,
-    pseudonym: '1.1 test'
+    pseudonym: '1.1 test',
+    node: 'test',
+    store: new MemoryStore(clock)
   }
 }
