@@ -54,8 +54,8 @@ interface Scenario {
   overload(port: number, most: number, seconds: number): Promise<Answers>
 }
 
-const WORKERS = 40
-const WORK_MS = 25
+const WORKERS = 20
+const WORK_MS = 50
 
 function slowService(title: string, limit: number | 'adaptive'): Scenario {
   return {
@@ -65,7 +65,7 @@ function slowService(title: string, limit: number | 'adaptive'): Scenario {
       const program = ['bench/programs/limited.ts', String(port), String(WORKERS), String(WORK_MS)]
       return accepting(start(CORE.load, [process.execPath, ...program], port))
     },
-    settings: { defaults: { concurrency: { limit, queue: 50, max_wait: '200ms' } } },
+    settings: { defaults: { concurrency: { limit, queue: 100, max_wait: '200ms' } } },
     capacity: async () => (WORKERS * 1000) / WORK_MS,
     quiet: (port, most, seconds) => askAll(port, most * QUIET, seconds),
     overload: (port, most, seconds) => askAll(port, most * TOO_MUCH, seconds)

@@ -109,6 +109,7 @@ export class GatewayServer {
     this.#current = next
     next.takeOver()
     const { metrics, recorder, overload, suspects, ipBlocks, clock } = this.#runtime
+    metrics.dataDir = next.snapshot.storage.data_dir
     metrics.generation = { version: next.snapshot.version, since: clock.now() }
     recorder?.configure(next.snapshot.recording)
     overload.configure(next.snapshot.overload)

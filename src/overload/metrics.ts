@@ -41,6 +41,8 @@ export function overloadFamilies({ services, overload, suspects, ipBlocks }: Run
       ].filter(({ value }) => value > 0)
     ),
     own('gateway_overloaded', 'Whether requests are shed', () => Number(overload.active)),
+    own('gateway_memory_used_ratio', 'Share of the heap, or of the container’s memory', () => overload.used.memory),
+    own('gateway_descriptors_used_ratio', 'Share of the file descriptors', () => overload.used.descriptors),
     own(
       'gateway_requests_in_flight',
       'Requests under way that the gateway’s own limit is about',

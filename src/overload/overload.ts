@@ -137,6 +137,12 @@ export class Overload {
     return this.#since !== undefined && unreadyAfterMs > 0 && this.#signals.time() - this.#since >= unreadyAfterMs
   }
 
+  /** What is used of memory and descriptors, from 0 to 1. */
+  get used(): { memory: number; descriptors: number } {
+    const { memoryLimit = 0 } = this.#config ?? {}
+    return { memory: this.#signals.memory(memoryLimit), descriptors: this.#signals.descriptors() }
+  }
+
   /** Requests that may be under way at once; undefined for any number. */
   get limit(): number | undefined {
     const [most] = this.#places

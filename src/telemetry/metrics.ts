@@ -1,3 +1,5 @@
+import { existsSync, statfsSync } from 'node:fs'
+
 /**
  * What is counted per request. The registry of `fastify-metrics` renders these when somebody asks; while requests are
  * served, a series is an object at hand, never a look-up by labels.
@@ -268,6 +270,8 @@ export class RequestMetrics {
   limitsWaiting = 0
   readonly limitWaits = new Histogram()
   generation = { version: '', since: 0 }
+  /** Where data are kept: the disk that may run full. */
+  dataDir = '.'
   /** When the certificate of the gateway's own listener ends, in milliseconds since 1970; undefined without TLS. */
   certificateExpiry: number | undefined
   readonly #store: StoreState
@@ -312,6 +316,11 @@ export class RequestMetrics {
       this.deprecatedRequests.forget(name)
       this.#mirrors.delete(name)
     }
+  }
+
+  #disk(): { free: number; total: number } {
+    const { bavail, blocks, bsize } = statfsSync(existsSync(this.dataDir) ? this.dataDir : '.')
+    return { free: bavail * bsize, total: blocks * bsize }
   }
 
   #allSeries(): EndpointSeries[] {
@@ -404,6 +413,12 @@ export class RequestMetrics {
       family('gateway_deprecated_requests_total', 'Requests for what is deprecated, by who makes them', 'counter', () =>
         this.deprecatedRequests.samples()
       ),
+      family('gateway_disk_free_bytes', 'Free on the disk where data are kept', 'gauge', () => [
+        { labels: {}, value: this.#disk().free }
+      ]),
+      family('gateway_disk_total_bytes', 'All of the disk where data are kept', 'gauge', () => [
+        { labels: {}, value: this.#disk().total }
+      ]),
       family('gateway_rate_limit_queue_length', 'Requests that wait for a limit', 'gauge', () => [
         { labels: {}, value: this.limitsWaiting }
       ]),

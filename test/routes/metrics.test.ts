@@ -39,3 +39,23 @@ t.test('MON-07 the text is of the type that Prometheus asks for, every line well
   for (const line of answer.text.split('\n'))
     t.match(line, /^$|^# (HELP|TYPE) \S+ .+$|^[a-zA-Z_:][\w:]*(\{.*\})? (-?\d[\d.eE+-]*|NaN|Nan|[+-]Inf)$/)
 })
+
+t.test('OBS-11 processor, memory, disk, descriptors and the event loop are among them', async t => {
+  const { call } = await startGateway(t, {})
+  const { text } = await call('/metrics')
+  for (const name of [
+    'process_cpu_seconds_total',
+    'process_resident_memory_bytes',
+    'gateway_memory_used_ratio',
+    'gateway_disk_free_bytes',
+    'gateway_disk_total_bytes',
+    'process_open_fds',
+    'process_max_fds',
+    'gateway_descriptors_used_ratio',
+    'nodejs_eventloop_lag_p99_seconds'
+  ]) {
+    const [, value] = new RegExp(`^${name} (\\S+)$`, 'm').exec(text) ?? []
+    t.ok(Number(value) > 0, `${name} ${value}`)
+  }
+  t.match(text, /^gateway_event_loop_delay_seconds \S+$/m)
+})
