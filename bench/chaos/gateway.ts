@@ -165,12 +165,12 @@ export class ChaosGateway {
       // A machine that has others to serve, too, may be slow now and then.
       storage: { redis_timeout: '1s', data_dir: join(this.#folder, 'data'), ...this.#storage },
       identity: { jwt: { secret: SECRET } },
-      // Access lines of what failed, and nothing of what did not.
-      logging: { format: 'json', level: 'error' },
+      // Access lines of what failed, and nothing of what did not; instances and breakers that change.
+      logging: { format: 'json', level: 'warn' },
       registry: { allow: ['loopback'] },
       defaults: {
         timeout: '5s',
-        timeouts: { connect: '1s', first_byte: '1s', idle: '5s' },
+        timeouts: { connect: '1s', first_byte: '2s', idle: '5s' },
         retry: { attempts: 2, retry_on: ['connect', 'reset', 'timeout', 502, 503] },
         circuit_breaker: {
           per: 'instance',
@@ -192,7 +192,13 @@ export class ChaosGateway {
               ? { discovery: { http: { url: where.url, interval: '500ms' }, allow: ['loopback'] } }
               : { instances: where }),
             health_check: { path: '/health', interval_seconds: 0.5, timeout_seconds: 1 },
-            outlier_detection: true,
+            outlier_detection: {
+              consecutive_errors: 3,
+              error_rate: 15,
+              minimum_requests: 10,
+              window: '5s',
+              ejection_time: '5s'
+            },
             pool: { connections: 256 }
           }
         ])

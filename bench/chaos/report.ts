@@ -9,6 +9,7 @@ const MORE_DESCRIPTORS = 10
 const MORE_HEAP = { factor: 1.15, mb: 5 }
 
 const EXCUSES: Record<Excuse, string> = {
+  'warm-up': 'before anything had gone wrong, to a process that had just started',
   detection: 'within the time of detection',
   nobody: 'no instance was healthy',
   redis: 'with an Idempotency-Key, while Redis was away'

@@ -142,6 +142,7 @@ async function run(request: Request): Promise<boolean> {
   say('warming up')
   await load.run(rate, WARM_MS)
   samples.before = await settled()
+  ledger.isWarm = true
   say('and now everything goes wrong')
   const faults = new Faults({
     seed,

@@ -3,7 +3,7 @@ export const DETECTION_MS = 3000
 const FORGET_AFTER_MS = 120_000
 
 /** Why a request does not count towards availability. */
-export type Excuse = 'detection' | 'nobody' | 'redis'
+export type Excuse = 'warm-up' | 'detection' | 'nobody' | 'redis'
 
 /** A spell in which an instance was not well. */
 interface Spell {
