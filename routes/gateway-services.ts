@@ -2,7 +2,7 @@ import type { FastifyPluginAsync } from 'fastify'
 import type { RouteConfig } from '../src/config/snapshot.ts'
 import { refuse } from '../src/errors.ts'
 import type { RegisteredService } from '../src/registry/service.ts'
-import { servicesOf } from '../src/releases/settings.ts'
+import { oddsOf, servicesOf } from '../src/releases/settings.ts'
 import { compareRoutes } from '../src/routing/table.ts'
 import { oneOf, Type } from '../src/schema.ts'
 import { DEFAULT_BALANCER } from '../src/upstream/balancing-settings.ts'
@@ -52,6 +52,10 @@ const routingRule = Type.Object({
   hosts: list('Host names; null for any.', ['api.example.com']),
   priority: Type.Integer({ description: 'Higher goes first.', examples: [0] }),
   service: text('What is behind it.', 'orders'),
+  odds: Type.Array(Type.Unknown(), {
+    description: 'Each service that its requests may go to, and how many of a hundred at the beginning.',
+    examples: [[{ service: 'orders', variant: null, percent: 100 }]]
+  }),
   endpoint: orNull('Its name among the service’s endpoints.', 'orders.list_orders'),
   enabled: Type.Boolean({ description: 'Whether it is there.', examples: [true] }),
   authentication: text('Whether callers have to say who they are.', 'required'),
@@ -159,7 +163,8 @@ const gatewayServices: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snap
   }
 }
 
-function ruleOf({ id, label, methods, hosts, priority, service, endpoint, enabled, concerns, at }: RouteConfig) {
+function ruleOf(route: RouteConfig) {
+  const { id, label, methods, hosts, priority, service, endpoint, enabled, concerns, at } = route
   const authentication = concerns.authentication?.options as string | { mode?: string } | undefined
   return {
     id,
@@ -168,6 +173,7 @@ function ruleOf({ id, label, methods, hosts, priority, service, endpoint, enable
     hosts: hosts ?? null,
     priority,
     service,
+    odds: oddsOf(route),
     endpoint: endpoint ?? null,
     enabled,
     authentication: (typeof authentication === 'object' ? authentication.mode : authentication) ?? 'required',

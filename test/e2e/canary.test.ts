@@ -6,6 +6,7 @@ import { noPostgres, ownStorage } from '../support/database.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { type GatewayOptions, startGateway } from '../support/gateway.ts'
 import { seeded } from '../support/random.ts'
+import { connectStore, noRedisServer, ownRedis, ownTerms } from '../support/redis-store.ts'
 import { token } from '../support/tokens.ts'
 import { until } from '../support/until.ts'
 import { startUpstream, type Upstream } from '../support/upstream.ts'
@@ -215,6 +216,32 @@ t.test('RTE-09 gateways on one database agree on a canary', { skip: noPostgres }
   await until(() => one.gateway.runtime.canaries.all()[0]?.record?.outcome === 'aborted')
   t.match(await one.shown(), { reason: 'seen at two', weight: 0 })
 })
+
+t.test(
+  'RTE-09 C-29 without a database they agree by Redis, and without that each goes on as it was',
+  { skip: noRedisServer },
+  async t => {
+    const clock = new FakeClock()
+    const services = await startServices(t)
+    const redis = await ownRedis(t)
+    const connect = () => connectStore(t, { url: redis.url, terms: ownTerms({ prefix: 'canaries:' }), timeoutMs: 250 })
+    const one = await start(t, services, { clock, store: await connect() })
+    await one.settled()
+    clock.advance(10 * MINUTE)
+    const two = await start(t, services, { clock, store: await connect(), folder: temporaryFolder(t) })
+    await two.settled()
+    t.match(await two.shown(), { weight: 50, started_at: (await one.shown()).started_at })
+    t.equal((await two.act('pause', 'wait')).status, 200)
+    await one.gateway.runtime.canaries.look()
+    t.match(await one.shown(), { status: 'paused', reason: 'wait' })
+    await redis.kill()
+    t.equal((await one.act('abort')).status, 503, 'what cannot be kept is not done')
+    await one.gateway.runtime.canaries.look()
+    clock.advance(60 * MINUTE)
+    t.match(await one.shown(), { status: 'paused', weight: 50 })
+    await redis.start()
+  }
+)
 
 t.test('RTE-09 check and explain know canaries', async t => {
   const yaml = (route: string) => ({

@@ -201,3 +201,29 @@ t.test('H-122 H-123 what comes back by way of a registered service is a loop, at
   for (const path of ['/api/v1/api/v1/anything', '/api/v1/health', '/api/v1/admin/routes'])
     t.equal((await a.call(path)).status, 508, path)
 })
+
+t.test(
+  'H-123 nobody registers a name that a route of the files takes for a host, wherever in the route it stands',
+  async t => {
+    const upstream = await startUpstream(t)
+    const { call } = await startGateway(t, {
+      ...here,
+      storage: await ownStorage(t, 'sqlite'),
+      services: { filed: { url: upstream.url } },
+      routes: [
+        { path: '/a', split: [{ service: 'filed' }, { service: 'host-of-split' }] },
+        { path: '/b', service: 'filed', canary: { service: 'host-of-canary', steps: [{ weight: 1, for: '1h' }] } },
+        { path: '/c', service: 'filed', mirror: { service: 'host-of-mirror' } },
+        { path: '/{version}/d', service: 'filed', versions: { v1: {}, v2: { service: 'host-of-version' } } }
+      ]
+    })
+    for (const name of ['host-of-split', 'host-of-canary', 'host-of-mirror', 'host-of-version', 'filed']) {
+      const { status } = await register(call, { name, base_url: upstream.url }, team('alice', 'services.register'))
+      t.equal(status, 409, name)
+    }
+    t.equal(
+      (await register(call, { name: 'free', base_url: upstream.url }, team('alice', 'services.register'))).status,
+      201
+    )
+  }
+)
