@@ -198,15 +198,20 @@ class Forwarding implements Guest {
       }
     } else this.#expectHead()
     this.#attempt = new Attempt(this, instance, admission)
-    try {
-      instance.pool.acquire(this.#attempt, afresh)
-    } catch (error) {
-      // A bug. Thrown on from a timer or the end of a body it would take every other request along.
-      if (!this.over) this.#give(error as Error)
-    }
+    this.#ask(this.#attempt, afresh)
+    if (this.over) return
     if (route.hedgeMs > 0 && this.#hedge === undefined && READS.has(exchange.method) && this.#body === undefined) {
       this.#hedge = new Deadline(this)
       context.deadlines.set(this.#hedge, route.hedgeMs)
+    }
+  }
+
+  #ask(attempt: Attempt, afresh = false): void {
+    try {
+      attempt.instance.pool.acquire(attempt, afresh)
+    } catch (error) {
+      // A bug. Thrown on from a timer or the end of a body it would take every other request along.
+      if (!this.over) this.#give(error as Error)
     }
   }
 
@@ -222,7 +227,7 @@ class Forwarding implements Guest {
     if (instance === undefined || admission?.permit === 0) return
     exchange.attempts++
     this.#rival = new Attempt(this, instance, admission)
-    instance.pool.acquire(this.#rival)
+    this.#ask(this.#rival)
   }
 
   /** One of two tries is out of the race. */

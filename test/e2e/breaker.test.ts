@@ -257,6 +257,34 @@ t.test('RES-12 what depends on a service is open while that is, and tried again 
   for (const { breaker } of second.runtime.breakers.all()) t.equal(breaker.state, 'closed')
 })
 
+t.test('RTE-06 RES-09 of services that share a route’s requests, the one that fails has its own breaker', async t => {
+  const [good, bad] = [
+    await startUpstream(t, undefined, 'good'),
+    await startUpstream(t, (_request, response) => response.writeHead(500).end())
+  ]
+  const { call, gateway: running } = await startGateway(
+    t,
+    {
+      defaults: { authentication: 'none', circuit_breaker: { failure_threshold: 1 } },
+      services: { good: { url: good.url }, bad: { url: bad.url } },
+      routes: [{ path: '/**', split: [{ service: 'good' }, { service: 'bad' }] }]
+    },
+    { clock: new FakeClock() }
+  )
+  const seen = new Map<number, number>()
+  for (let i = 0; i < 40; i++) {
+    const { status } = await call('/x')
+    seen.set(status, (seen.get(status) ?? 0) + 1)
+  }
+  t.equal(seen.get(500), 1)
+  t.equal(seen.get(200), good.seen.length)
+  t.equal((seen.get(503) ?? 0) + (seen.get(200) ?? 0), 39)
+  t.same(
+    running.runtime.breakers.all().map(({ name, breaker }) => `${name} ${breaker.state}`),
+    ['service:bad open', 'service:good closed']
+  )
+})
+
 t.test('H-81 a reload leaves an open breaker open, and another configuration begins anew', async t => {
   const { call, configure, gateway: running, upstream } = await gateway(t, { failure_threshold: 1 })
   const document = (breaker: object, more: object = {}) => ({
