@@ -42,6 +42,7 @@ const serviceDetails = Type.Object({
   timeout_config: block('`timeouts`, if it has its own.'),
   retry_config: block('`retry`, if it has its own.'),
   circuit_breaker: block('`circuit_breaker`, if it has its own.'),
+  discovery: block('How it stands with who says where its instances are, if somebody does.'),
   circuit_breakers: Type.Array(BREAKER, { description: 'Those that stand before it, and how they are.' })
 })
 
@@ -155,6 +156,7 @@ const gatewayServices: FastifyPluginAsync<OwnRoutesOptions> = async (app, { snap
       timeout_config: settings.timeouts ?? null,
       retry_config: settings.retry ?? null,
       circuit_breaker: settings.circuit_breaker ?? null,
+      discovery: runtime.watches.of(name)?.state() ?? null,
       circuit_breakers: runtime.breakers
         .all()
         .filter(breaker => breaker.service === name)

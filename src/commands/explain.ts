@@ -4,6 +4,7 @@ import { type Command, UsageError } from '../cli.ts'
 import { placeOf } from '../config/located.ts'
 import { reservedPatterns } from '../config/normalise.ts'
 import type { RouteConfig, Snapshot } from '../config/snapshot.ts'
+import { describeSource } from '../discovery/settings.ts'
 import { type GatewayError, refuse } from '../errors.ts'
 import { type Loaded, loadConfiguration, withGeneration } from '../gateway.ts'
 import { adviceOn } from '../identity/trouble.ts'
@@ -17,6 +18,7 @@ import { mismatch, type RouteMatch } from '../routing/table.ts'
 import { http } from '../runtime/node.ts'
 import type { Runtime } from '../runtime/runtime.ts'
 import { checkAtDoor, expectationFailed, isWebSocket, methodNotOffered } from '../server.ts'
+import type { ServiceConfig } from '../upstream/service.ts'
 import { sourcesOf } from './quickstart.ts'
 
 /** What one concern did with the request. */
@@ -141,9 +143,7 @@ export function explainRequest(loaded: Loaded, imagined: Imagined): Promise<Expl
               path: (found.rewrite?.(exchange) ?? exchange.path) + exchange.search,
               odds: oddsOf(route),
               mirror: route.mirror ?? null,
-              instances: servicesOf(route).flatMap(
-                name => snapshot.services.get(name)?.instances.map(({ url }) => url) ?? []
-              ),
+              instances: servicesOf(route).flatMap(name => placesOf(snapshot.services.get(name) as ServiceConfig)),
               timeout_ms: route.timeoutMs,
               retries: route.retry.attempts
             },
@@ -344,6 +344,12 @@ function neighbours(snapshot: Snapshot, exchange: Exchange, matched: RouteConfig
 function closeness(route: RouteConfig, first: string, because: string | undefined): number {
   if (because === undefined) return 3
   return because.startsWith('path') ? Number(route.pattern?.staticPrefix.startsWith(first)) : 2
+}
+
+/** Addresses, or who knows them. */
+function placesOf({ instances, discovery }: ServiceConfig): string[] {
+  if (discovery !== undefined) return [`what ${describeSource(discovery.source)} says`]
+  return instances.length === 0 ? ['what registers itself'] : instances.map(({ url }) => url)
 }
 
 function place(at: { file: string; line: number } | undefined): string {

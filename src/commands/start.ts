@@ -184,7 +184,7 @@ async function announce(gateway: Gateway, invocation: Invocation, backends: Back
   const shown = snapshot.routes.filter(route => route.enabled).slice(0, 8)
   const width = Math.max(...shown.map(route => route.label.length), 10)
   for (const route of shown) {
-    const instances = snapshot.services.get(route.service)?.instances.length ?? 0
+    const instances = runtime.services.get(route.service)?.instances.length ?? 0
     lines.push(
       `  ${route.label.padEnd(width)}  ${route.service.padEnd(9)} ${instances} instance${instances === 1 ? ' ' : 's'}  ${describeRoute(route, snapshot)}`
     )

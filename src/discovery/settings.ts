@@ -252,6 +252,11 @@ function sourceOf(
   return { kind: 'kubernetes', url, namespace, selector, port, tokenFile: token_file, tls }
 }
 
+/** Who is asked, for people: `dns http://orders.internal:8080`. */
+export function describeSource(source: Source): string {
+  return `${source.kind} ${'urls' in source ? source.urls.join(' ') : source.url}`
+}
+
 /** An address, and perhaps a port. */
 function isServer(text: string): boolean {
   const [, v6 = '', v4 = ''] = /^(?:\[(.+)\]|([^:]+)):\d{1,5}$/.exec(text) ?? []

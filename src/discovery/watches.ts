@@ -103,6 +103,11 @@ export class Watches {
     if (all.length > 0) await within(ms, Promise.all(all.map(watch => watch.ready)))
   }
 
+  /** Who says where the instances of a service are; undefined if nobody does, or it is not served. */
+  of(name: string): Watch | undefined {
+    return this.#entered.get(name)?.watch
+  }
+
   /** All of them. */
   get all(): readonly Watch[] {
     return [...this.#shown.keys()]

@@ -1,9 +1,11 @@
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
+import { explainRequest } from '../../src/commands/explain.ts'
 import { checkConfiguration } from '../../src/gateway.ts'
 import { startDnsServer } from '../support/dns-server.ts'
 import { startGateway } from '../support/gateway.ts'
+import { token } from '../support/tokens.ts'
 import { until } from '../support/until.ts'
 import { startUpstream } from '../support/upstream.ts'
 
@@ -60,7 +62,12 @@ t.test('REG-14 REG-17 instances come and go without a new configuration', async 
   t.match(metrics, 'gateway_discovery_stale{service="orders"} 1')
   t.match(metrics, 'gateway_discovery_updates_total{service="orders"} 2')
   t.match(metrics, /gateway_discovery_errors_total\{service="orders"\} [1-9]/)
-  t.strictSame((await call('/health/services')).json, { services: [{ name: 'orders', instances: 1 }] })
+  const { json: details } = await call('/gateway/services/orders', { token: token({ roles: ['admin'] }) })
+  t.match(details, {
+    instances: [{ url: b.url }],
+    discovery: { kind: 'http', instances: 1, stale: true, error: 'HTTP_503' }
+  })
+  t.match((await call('/health/services')).json, { services: [{ name: 'orders', instances: 1 }] })
 })
 
 t.test('REG-17 a service that names no address is looked for where all are; those that do are not', async t => {
@@ -137,6 +144,19 @@ t.test('nothing is asked for by a configuration that is checked only, generation
   const { snapshot } = await checkConfiguration({ files: [], env: {}, overrides: [], document })
   t.match(snapshot.services.get('orders'), { discovery: { source: { kind: 'http' } } })
   t.strictSame(lists.asked, [])
+})
+
+t.test('explain says who knows the instances, and asks nobody', async t => {
+  const services = {
+    found: { discovery: { etcd: { urls: ['http://etcd-1:2379', 'http://etcd-2:2379'] } } },
+    registered: { instances: [] }
+  }
+  const routes = Object.keys(services).map(service => ({ path: `/${service}`, service, authentication: 'none' }))
+  const loaded = await checkConfiguration({ files: [], env: {}, overrides: [], document: { services, routes } })
+  const instancesAt = async (target: string) =>
+    (await explainRequest(loaded, { method: 'GET', target, headers: [], from: '127.0.0.1' })).forward?.instances
+  t.strictSame(await instancesAt('/found'), ['what etcd http://etcd-1:2379 http://etcd-2:2379 says'])
+  t.strictSame(await instancesAt('/registered'), ['what registers itself'])
 })
 
 t.test('H-103 the name stays in Host, whatever the address, and WebSockets go there as well', async t => {
