@@ -245,3 +245,37 @@ t.test('RTE-03 RTE-06 a route map of prefixes and an expression share a gateway 
     404
   ])
 })
+
+t.test('HLB-09 RTE-08 WebSockets go where their callers’ requests go', async t => {
+  const { services } = await startServices(t)
+  const variants = [
+    { service: 'a', name: 'blue' },
+    { service: 'b', name: 'green' }
+  ]
+  const experiment = { name: 'x', header: 'X-Device', variants }
+  const { call, line } = await startGateway(t, {
+    services,
+    routes: [{ path: '/x', experiment, websocket: true, ...OPEN }]
+  })
+  // These services know no WebSockets, and answer the handshake as any other request.
+  const handshake = {
+    connection: 'Upgrade',
+    upgrade: 'websocket',
+    'sec-websocket-version': '13',
+    'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ=='
+  }
+  const seen = new Set<unknown>()
+  for (let i = 0; i < 12; i++) {
+    const device = { 'x-device': `device-${i}` }
+    const plain = await call('/x', { headers: device })
+    const upgraded = await call('/x', { headers: { ...device, ...handshake } })
+    t.equal(upgraded.headers['x-variant'], plain.headers['x-variant'])
+    t.equal(upgraded.headers['x-from'], plain.headers['x-from'])
+    t.match(await line({ request_id: upgraded.headers['x-request-id'] as string }), {
+      variant: upgraded.headers['x-variant'],
+      service: upgraded.headers['x-from']
+    })
+    seen.add(upgraded.headers['x-variant'])
+  }
+  t.equal(seen.size, 2)
+})

@@ -4,7 +4,9 @@ import { explainRequest } from '../../src/commands/explain.ts'
 import { checkConfiguration } from '../../src/gateway.ts'
 import { FakeClock } from '../support/clock.ts'
 import { load, problemsIn } from '../support/config.ts'
+import { ownStorage } from '../support/database.ts'
 import { type GatewayOptions, startGateway } from '../support/gateway.ts'
+import { register } from '../support/services.ts'
 import { token } from '../support/tokens.ts'
 import { startUpstream } from '../support/upstream.ts'
 
@@ -90,6 +92,38 @@ t.test('VER-07 VER-01 VER-06 endpoints of two services, each a version of the sa
   t.same(await goes('/api/v3/orders/7'), ['two', '/orders/7', undefined])
   t.same(await goes('/api/orders/7'), ['one', '/orders/7', '@0'])
   t.same(await goes('/api/orders/7?version=3'), ['two', '/orders/7?version=3', undefined])
+})
+
+t.test('VER-07 two versions of a service register beside each other', async t => {
+  const [one, two] = [await startUpstream(t, undefined, 'one'), await startUpstream(t, undefined, 'two')]
+  const { call } = await startGateway(t, {
+    versioning: VERSIONING,
+    registry: { allow: ['loopback'] },
+    storage: await ownStorage(t, 'sqlite')
+  })
+  const endpoint = { path: '/projects', method: 'GET', public: true }
+  const answers = [
+    await register(call, {
+      name: 'v1',
+      version: '1',
+      base_url: one.url,
+      endpoints: [{ ...endpoint, deprecated: true }]
+    }),
+    await register(call, { name: 'v2', version: 'v2', base_url: two.url, endpoints: [endpoint] }),
+    await register(call, { name: 'v2-again', version: '2', base_url: two.url, endpoints: [endpoint] })
+  ]
+  t.same(
+    answers.map(({ status }) => status),
+    [201, 201, 409],
+    'and one version but once'
+  )
+  const goes = async (path: string, accept = '*/*') => {
+    const { json, headers } = await call(path, accepting(accept))
+    return [json.from, json.url, headers.deprecation]
+  }
+  t.same(await goes('/api/v1/projects'), ['one', '/projects', '@0'])
+  t.same(await goes('/api/v2/projects'), ['two', '/projects', undefined])
+  t.same(await goes('/api/projects', 'application/vnd.berrys.v2+json'), ['two', '/projects', undefined])
 })
 
 t.test('VER-06 a deprecated version says since when, until when and what comes after it', async t => {
