@@ -33,6 +33,8 @@ const SETTINGS = {
     Type.String({ description: 'Path of the health check; `/health` if not given.', pattern: '^/' })
   ),
   load_balancer_type: Type.Optional(Type.String({ description: 'As in the configuration.' })),
+  load_balancer: Type.Optional(Type.Unknown({ description: 'As in the configuration.' })),
+  outlier_detection: Type.Optional(Type.Unknown({ description: 'As in the configuration.' })),
   health_check: Type.Optional(Type.Unknown({ description: 'As in the configuration.' })),
   timeout_config: Type.Optional(Type.Unknown({ description: '`timeouts` of the configuration.' })),
   retry_config: Type.Optional(Type.Unknown({ description: '`retry` of the configuration.' })),
