@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
 import { explainRequest } from '../../src/commands/explain.ts'
 import { checkConfiguration } from '../../src/gateway.ts'
+import { hasty } from '../support/discovery.ts'
 import { startDnsServer } from '../support/dns-server.ts'
 import { startGateway } from '../support/gateway.ts'
 import { token } from '../support/tokens.ts'
@@ -194,4 +195,35 @@ t.test('H-103 the name stays in Host, whatever the address, and WebSockets go th
   }
   await call('/ws', { headers })
   t.match((await upgraded).headers.host, /^orders\.test:\d+$/)
+})
+
+t.test('H-103 what is under way at an address that the name has left ends in peace', async t => {
+  const dns = await startDnsServer(t)
+  const from: string[] = []
+  let answer = (): void => {}
+  const server = http.createServer((request, response) => {
+    from.push(request.socket.localAddress as string)
+    if (request.url === '/orders/slow') answer = () => response.end('late')
+    else response.end('ok')
+  })
+  await new Promise<void>(resolve => server.listen(0, '0.0.0.0', resolve))
+  t.teardown(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  const { port } = server.address() as AddressInfo
+  dns.zone.set('orders.test', { A: ['127.0.0.2'], ttl: 0 })
+  const source = { dns: { url: `http://orders.test:${port}`, servers: dns.address } }
+  const document = { services: { orders: { discovery: source } }, routes: [route] }
+  const { call } = await startGateway(t, document, { pause: hasty })
+  const slow = call('/orders/slow')
+  await until(() => from.length === 1)
+  dns.zone.set('orders.test', { A: ['127.0.0.3'], ttl: 0 })
+  await until(async () => {
+    await call('/orders/1')
+    return from.at(-1) === '127.0.0.3'
+  })
+  answer()
+  t.match(await slow, { status: 200, text: 'late' })
+  t.equal(from[0], '127.0.0.2')
 })

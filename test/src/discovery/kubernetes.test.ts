@@ -1,8 +1,11 @@
 import { writeFileSync } from 'node:fs'
+import https from 'node:https'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { instancesOf } from '../../../src/discovery/kubernetes.ts'
 import { discoveryContract } from '../../contracts/discovery.ts'
+import { type Issuer, makeCertificate } from '../../support/certificates.ts'
 import { discoveryTerms, placesOf, watchOf } from '../../support/discovery.ts'
 import { startKubernetes } from '../../support/kubernetes.ts'
 import { until } from '../../support/until.ts'
@@ -164,4 +167,29 @@ t.test('REG-21 which endpoints count, and what is known of them', async t => {
     'no pod is there twice'
   )
   t.strictSame(instancesOf([six, { ...four, endpoints: null }], undefined, 'http').length, 1)
+})
+
+t.test('REG-21 the certificate authority stands beside the token, and may be another one later', async t => {
+  const [old, present] = ['old', 'present'].map(name => makeCertificate({ name, authority: true })) as [Issuer, Issuer]
+  const own = makeCertificate({ name: 'api', hosts: ['127.0.0.1'], issuer: present })
+  const folder = t.testdir({ token: 'any', 'ca.crt': old.cert })
+  const server = https.createServer({ cert: own.cert, key: own.key }, (request, response) => {
+    const items = [{ metadata: { name: 'a', resourceVersion: '1' }, ...sliceOf('10.0.0.1') }]
+    if (request.url?.includes('watch=1')) response.flushHeaders()
+    else response.end(JSON.stringify({ metadata: { resourceVersion: '1' }, items }))
+  })
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const { watch, error } = watchOf(sourceOf(url, { tokenFile: join(folder, 'token') }), discoveryTerms())
+  t.teardown(() => watch.stop())
+  watch.start()
+  await until(() => error() !== undefined)
+  t.match(error(), /CERT|SIGNATURE|ISSUER/)
+  writeFileSync(join(folder, 'ca.crt'), present.cert)
+  await watch.ready
+  t.strictSame(placesOf(watch.instances), ['10.0.0.1:8001'])
 })
