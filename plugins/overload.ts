@@ -47,7 +47,7 @@ export const callerPriority = definePolicy({
   defaultOptions: ({ overload }) => (overload?.callers === undefined ? undefined : 'normal'),
   compile(_options, { route, snapshot, runtime }) {
     const callers = snapshot.overload?.callers
-    if (callers === undefined || isAnonymous(route)) return undefined
+    if (callers === undefined || isAnonymous(route) || route?.off.includes('request_priority')) return undefined
     const { overload } = runtime
     return {
       onRequest({ exchange }, _reply, done) {

@@ -13,7 +13,13 @@ import {
 } from '../discovery/settings.ts'
 import { advisoriesOn, problemsOfClient } from '../identity/oauth2/clients.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
-import { type ConcurrencySettings, concurrencyOf, type OverloadSettings, overloadOf } from '../overload/settings.ts'
+import {
+  type ConcurrencyConfig,
+  type ConcurrencySettings,
+  concurrencyOf,
+  type OverloadSettings,
+  overloadOf
+} from '../overload/settings.ts'
 import { rangeFault } from '../proxy/peer.ts'
 import { addressOf, isNetwork, NETWORK_WORDS, type Networks, networksOf } from '../registry/networks.ts'
 import { fingerprintOf, type GeoConfig, type GeoSettings } from '../releases/geo.ts'
@@ -686,11 +692,21 @@ class Normaliser {
       outliers: this.#settled.enabled
         ? outliersOf(settings.outlier_detection ?? defaults.outlier_detection)
         : undefined,
-      concurrency: this.#settled.enabled
-        ? concurrencyOf(settings.concurrency ?? this.#settled.defaults.concurrency)
-        : undefined,
+      concurrency: this.#settled.enabled ? this.#concurrency(settings.concurrency, path) : undefined,
       ...(this.#source.registered?.has(name) && { networks: this.#settled.registry.allow })
     }
+  }
+
+  #concurrency(own: ConcurrencySettings | undefined, path: Path): ConcurrencyConfig | undefined {
+    const config = concurrencyOf(own ?? this.#settled.defaults.concurrency)
+    if (config !== undefined && config.min > config.max) {
+      const place = own === undefined ? ['defaults'] : path
+      const message = `${config.min} is more than "max", which is ${config.max}`
+      // What stands under the defaults is wrong but once, however many services take it from there.
+      if (!this.#problems.list.some(known => known.message === message))
+        this.#problems.add([...place, 'concurrency', 'min'], message)
+    }
+    return config
   }
 
   #tls(settings: ServiceSettings['tls'], path: Path): ConnectionOptions | undefined {

@@ -13,8 +13,8 @@ import { Throttle } from './throttle.ts'
 export const SCARCE = ['event_loop', 'memory', 'descriptors', 'concurrency'] as const
 export type Scarce = (typeof SCARCE)[number]
 
-/** How often it is looked how late timers are, in milliseconds. */
-const SAMPLE_MS = 25
+/** How often it is looked how late timers are, in milliseconds; each time wakes an idle process. */
+const SAMPLE_MS = 50
 /** What is decided is decided for so long, in milliseconds. */
 const INTERVAL_MS = 100
 /** Memory and descriptors are asked for in every so many intervals: they do not run out in less. */

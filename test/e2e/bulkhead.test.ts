@@ -135,6 +135,14 @@ t.test('TRC-01 a WebSocket takes a place for as long as its handshake lasts', as
   t.equal((await call('/now')).status, 200)
 })
 
+t.test('CFG-08 bounds that contradict each other are an error, with its place and once', async t => {
+  const services = { a: { url: 'http://a' }, b: { url: 'http://b' } }
+  const defaults = { concurrency: { limit: 'adaptive', min: 20, max: 10 } }
+  const error = await startGateway(t, { defaults, services, routes: [] }).catch(error => error)
+  t.match(error.problems, [{ key: 'defaults.concurrency.min', message: '20 is more than "max", which is 10', line: 4 }])
+  t.equal(error.problems.length, 1)
+})
+
 t.test('TRC-01 bulkheads may stand under the defaults, and a service may do without', async t => {
   const upstream = await startUpstream(t)
   const { gateway, call } = await startGateway(t, {
