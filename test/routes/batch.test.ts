@@ -1,4 +1,7 @@
+import http2 from 'node:http2'
 import t from 'tap'
+import { makeCertificate, writeCertificate } from '../support/certificates.ts'
+import { temporaryFolder } from '../support/folder.ts'
 import { startGateway, type TestGateway } from '../support/gateway.ts'
 import { token } from '../support/tokens.ts'
 import { until } from '../support/until.ts'
@@ -295,3 +298,36 @@ t.test('TRC-03 nobody who has not asked for batches has them', async t => {
   const { call } = await startGateway(t, {})
   t.equal((await call('/batch', { method: 'POST' })).status, 404)
 })
+
+t.test(
+  'TRC-03 SEC-01 a batch over HTTP/2 and TLS: its sub-requests have come by TLS, too, and to the same host',
+  async t => {
+    const door = makeCertificate({ name: 'door', hosts: ['localhost'] })
+    const upstream = await startUpstream(t)
+    const gateway = await startGateway(t, {
+      ...ON,
+      server: { tls: writeCertificate(temporaryFolder(t), 'door', door), limits: { connections_per_ip: 1 } },
+      services: { s: { url: upstream.url } },
+      routes: [{ path: '/api/**', hosts: ['door.test'], service: 's', authentication: 'none' }]
+    })
+    const session = http2.connect(`https://localhost:${gateway.port}`, { ca: door.cert })
+    t.teardown(() => session.destroy())
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': '/batch',
+      ':authority': 'door.test',
+      'content-type': 'application/json'
+    })
+    stream.end(JSON.stringify([{ path: '/api/a' }, { method: 'POST', path: '/api/b', body: 'text' }]))
+    let text = ''
+    for await (const chunk of stream) text += chunk
+    t.match(JSON.parse(text), [{ status: 200 }, { status: 200 }])
+    t.strictSame(upstream.seen.map(({ body }) => body).sort(), ['', 'text'])
+    for (const { headers } of upstream.seen)
+      t.match(headers, {
+        'x-forwarded-proto': 'https',
+        'x-forwarded-host': 'door.test',
+        'x-forwarded-for': '127.0.0.1'
+      })
+  }
+)
