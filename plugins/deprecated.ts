@@ -15,7 +15,7 @@ export default definePolicy({
   name: 'deprecated',
   schema: Type.Union(
     [
-      Type.Boolean(),
+      Type.Literal(true),
       Type.String({ pattern: '^\\d{4}-\\d\\d-\\d\\d' }),
       Type.Object({
         since: date('Since when, as `2026-01-31` or with a time; a long time ago if not given.'),
@@ -32,7 +32,6 @@ export default definePolicy({
     { description: 'That it should not be used any more: `true`, since when, or more about it.' }
   ),
   compile(options, { route, runtime }) {
-    if (options === false) return undefined
     const {
       since,
       sunset,

@@ -337,8 +337,15 @@ function neighbours(snapshot: Snapshot, exchange: Exchange, matched: RouteConfig
     .map(({ route, because }) => ({
       id: route.id,
       at: place(route.at),
-      because: because ?? `matches, too, but ${matched?.id ?? 'another'} goes first`
+      because: because ?? otherwise(route, matched)
     }))
+}
+
+/** Why a route that matches as well does not have the request. */
+function otherwise({ version }: RouteConfig, matched: RouteConfig | undefined): string {
+  if (version !== undefined && (matched === undefined || matched.version !== undefined))
+    return `is version ${version}, and the request wants ${matched?.version ?? 'another'}`
+  return `matches, too, but ${matched?.id ?? 'another'} goes first`
 }
 
 function closeness(route: RouteConfig, first: string, because: string | undefined): number {

@@ -223,7 +223,8 @@ routes: [{ path: "/{version}/x", authentication: none, service: a, versions: { v
   t.match(await explained('Accept: application/vnd.acme.v2+json'), {
     route: { id: '/x (v2)', service: 'b' },
     verdict: 'forwarded to b',
-    forward: { path: '/v2/x' }
+    forward: { path: '/v2/x' },
+    near: [{ id: '/x (v1)', because: 'is version 1, and the request wants 2' }]
   })
   t.match((await explained('Accept: application/vnd.acme.v3+json')).verdict, /^406 unsupported_version.*1, 2/)
 })
