@@ -4,7 +4,7 @@ import { discoveryTerms, watchOf } from '../../support/discovery.ts'
 import { type Records, startDnsServer } from '../../support/dns-server.ts'
 import { until } from '../../support/until.ts'
 
-t.test('C-14 the DNS as a source', async t =>
+t.test('REG-14 the DNS as a source', async t =>
   discoveryContract(t, async t => {
     const server = await startDnsServer(t)
     const { start, stop } = server
