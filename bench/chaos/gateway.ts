@@ -197,7 +197,8 @@ export class ChaosGateway {
               error_rate: 15,
               minimum_requests: 10,
               window: '5s',
-              ejection_time: '5s'
+              ejection_time: '5s',
+              max_ejection_percent: 70
             },
             pool: { connections: 256 }
           }
