@@ -165,6 +165,25 @@ t.test('CFG-07 CFG-10 config --origin: command line over environment over file o
   t.match(stdout, /^identity\.jwt\.secret = "••••••" {2}\(gateway\.yaml:2 from \$COMMANDS_SECRET\)$/m)
 })
 
+t.test('REG-16 services come from files, from variables in them, and from the command line', async t => {
+  const config = `services: { orders: { url: "\${ORDERS_URL}" }, users: { url: "http://users" } }\n`
+  const args = [
+    'config',
+    ...FILE,
+    '--set',
+    'services.users.url=http://u-2',
+    '--set',
+    'services.new.url=http://new',
+    '--json'
+  ]
+  const { json } = await sallyport(t, args, { config, env: { ORDERS_URL: 'http://orders-1' } })
+  t.match(json.services, {
+    orders: { url: 'http://orders-1' },
+    users: { url: 'http://u-2' },
+    new: { url: 'http://new' }
+  })
+})
+
 t.test('C-24 token: signed with the configuration’s key, saying what it was told to', async t => {
   const args = [
     '--sub',
