@@ -7,7 +7,7 @@ import { load, problemsOf } from '../../support/config.ts'
 const SERVICE = 'services: { s: { url: "http://s" } }\n'
 const routes = (...lines: string[]): string => `${SERVICE}routes:\n${lines.map(line => `  - { ${line} }`).join('\n')}\n`
 
-t.test('CFG-07 the command line goes over the environment, over the file, over the default', async t => {
+t.test('CFG-07 REG-16 the command line goes over the environment, over the file, over the default', async t => {
   const files = { 'gateway.yaml': 'server: { port: 1000, host: file }\nlogging: { level: debug }\n' }
   const env = { PORT: '2000', HOST: 'environment' }
   const { snapshot } = await load(t, files, { env, overrides: [['server.port', 3000, '--port']] })
