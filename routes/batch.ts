@@ -114,6 +114,9 @@ function send(
   { signal, mostBytes }: { signal: AbortSignal; mostBytes: number }
 ): Promise<Omit<SubAnswer, 'id'>> {
   return new Promise((resolve, reject) => {
+    const body = bodyOf(sub)
+    // Said here, since Node does not say it of methods that seldom have a body: that would be read as a request of its own.
+    if (body !== undefined) headers.set('content-length', String(Buffer.byteLength(body)))
     const cutOff = (): void => reject(new Error('The answer was cut off.'))
     const request = http.request({
       method: sub.method,
@@ -137,7 +140,7 @@ function send(
         resolve({ status: statusCode, headers, body: Buffer.concat(chunks) })
       })
     })
-    request.end(bodyOf(sub))
+    request.end(body)
   })
 }
 

@@ -153,6 +153,30 @@ t.test(
   }
 )
 
+t.test('TRC-03 H-15 the body of a sub-request is a body, whatever its method, and never another request', async t => {
+  const upstream = await startUpstream(t)
+  const gateway = await startGateway(t, {
+    ...ON,
+    server: { trusted_proxies: ['loopback'] },
+    services: { s: { url: upstream.url } },
+    defaults: { authentication: 'none' },
+    routes: [{ path: '/**', service: 's' }]
+  })
+  const hidden = 'GET /hidden HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.9\r\n\r\n'
+  const methods = ['GET', 'DELETE', 'OPTIONS', 'PUT', 'POST']
+  const answer = await post(
+    gateway,
+    methods.map(method => ({ method, path: `/${method}`, body: hidden }))
+  )
+  t.strictSame(
+    answer.json.map(({ status }: { status: number }) => status),
+    [200, 200, 200, 200, 200]
+  )
+  t.strictSame(upstream.seen.map(({ url, body }) => `${url} ${body === hidden}`).sort(), [
+    ...methods.map(method => `/${method} true`).sort()
+  ])
+})
+
 t.test('TRC-03 what a batch may not hold is refused before anything is asked', async t => {
   const upstream = await startUpstream(t)
   const gateway = await startGateway(t, {
