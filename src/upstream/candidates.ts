@@ -18,7 +18,9 @@ export interface Selection {
  *
  * Out are those that health checks or their own traffic speak against. With too few others the judgement is not trusted: all are
  * asked (panic). Those at whose address nobody has answered just now, whose breaker is open, or that
- * have never been checked, are asked when there is nobody else. Of what is left the gateway's own zone goes first, if enough of it is left; weight 0 goes last.
+ * have never been checked, are asked when there is nobody else. So are, last of all, those that are ejected: their traffic has made
+ * them suspects, and a suspect is better than nobody. Of what is left the gateway's own zone goes first, if enough of it is left;
+ * weight 0 goes last.
  */
 export function selectCandidates(
   instances: readonly Instance[],
@@ -33,6 +35,7 @@ export function selectCandidates(
   }
   const fit = instances.filter(instance => !isOut(instance, now))
   if (fit.length * 100 < instances.length * panicPercent) return { instances: weighty(instances), until }
+  if (fit.length === 0) return { instances: weighty(instances.filter(({ unhealthy }) => !unhealthy)), until }
   const ready = fit.filter(({ downUntil, untested }) => downUntil <= now && !untested)
   return { instances: weighty(ready.length === 0 ? fit : near(ready, instances, zone, zonePercent)), until }
 }

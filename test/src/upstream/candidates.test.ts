@@ -38,7 +38,8 @@ t.test('HLB-01 HLB-02 HLB-03 H-101 C-21 who may be asked', async t => {
     ['the untested wait for their first check', [{ untested: true }, {}], 'b'],
     ['if they can', [{ untested: true }, UNWELL], 'a'],
     ['all are unhealthy', [UNWELL, UNWELL], ''],
-    ['or ejected', [EJECTED, UNWELL], ''],
+    ['the ejected are suspects: asked when there is nobody else', [EJECTED, UNWELL, EJECTED], 'ac'],
+    ['but after those at whose address nobody answers', [EJECTED, DOWN], 'b'],
     ['there are none', [], ''],
     ['weight 0 is for nobody', [{ weight: 0 }, {}, {}], 'bc'],
     ['unless there is nobody else', [{ weight: 0 }, UNWELL, { weight: 0 }], 'ac']
