@@ -12,12 +12,16 @@ export const BREAKER = Type.Object({
   since: Type.String({ description: 'When it came to be in this state.', examples: ['2026-01-01T12:00:00.000Z'] }),
   reason: Type.String({ description: 'Why; nothing if it has never changed.', examples: ['5 failures in a row'] }),
   forced: Type.Boolean({ description: 'An administrator has opened it.', examples: [false] }),
+  recovering_percent: Type.Union([Type.Number(), Type.Null()], {
+    description: 'Of a hundred requests, how many it lets through while it recovers gradually.',
+    examples: [null]
+  }),
   retry_after_seconds: Type.Number({ description: 'Until it lets a request try.', examples: [0] })
 })
 
 /** A breaker for those who administer it. */
 export function breakerDetails({ name, service, breaker }: NamedBreaker, { clock }: Runtime) {
-  const { reason, forced, changedAt, retryAfterMs } = breaker
+  const { reason, forced, changedAt, recoveringPercent, retryAfterMs } = breaker
   return {
     name,
     service,
@@ -25,6 +29,7 @@ export function breakerDetails({ name, service, breaker }: NamedBreaker, { clock
     since: new Date(clock.now() - (clock.monotonic() - changedAt)).toISOString(),
     reason,
     forced,
+    recovering_percent: recoveringPercent ?? null,
     retry_after_seconds: Math.ceil(retryAfterMs / 1000)
   }
 }

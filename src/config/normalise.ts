@@ -653,12 +653,15 @@ class Normaliser {
   #checkBreaker({ circuit_breaker: settings }: Block, path: Path): void {
     const at: Path = [...path, 'circuit_breaker']
     for (const [key, message] of breakerTrouble(settings)) this.#problems.add([...at, key], message)
+    const { services, defaults } = this.#settled
     for (const [i, name] of (settings || undefined)?.depends_on.entries() ?? []) {
-      if (!(name in this.#settled.services))
-        this.#problems.add(
-          [...at, 'depends_on', i],
-          `there is no service "${name}"${suggestion(name, Object.keys(this.#settled.services))}`
-        )
+      const place: Path = [...at, 'depends_on', i]
+      const service = services[name]
+      if (service === undefined)
+        this.#problems.add(place, `there is no service "${name}"${suggestion(name, Object.keys(services))}`)
+      else if (path[0] === 'services' && path[1] === name) this.#problems.add(place, 'is this service itself')
+      else if (breakerUse(service.circuit_breaker ?? defaults.circuit_breaker, false)?.per !== 'service')
+        this.#problems.warn(place, `changes nothing: "${name}" has no breaker of its own ("per: service")`, 'value')
     }
   }
 
@@ -921,6 +924,8 @@ class Normaliser {
           `is of the service’s instances, which other routes use as well: put it under "services.${serviceName}.load_balancer"`
         )
     }
+    if (settings.fallback && settings.fallback.service === serviceName)
+      this.#problems.add([...path, 'fallback', 'service'], 'is the service that it would stand in for')
     const timeouts = (settings.timeouts ?? service.timeouts ?? defaults.timeouts) || {}
     const levels: Levels = [
       [settings, id, path],
@@ -1091,6 +1096,12 @@ class Normaliser {
     const { header, database } = this.#settled.geo
     if (header === undefined && database === undefined)
       this.#problems.add([...path, 'countries'], 'are known to nobody: set "geo.header" or "geo.database"')
+    for (const [i, code] of codes.entries()) {
+      // The United Kingdom is GB, and some countries are called otherwise by now: with these nobody would ever match.
+      const { region } = new Intl.Locale(`und-${code}`)
+      if (region !== code.toUpperCase())
+        this.#problems.add([...path, 'countries', i], `"${code}" is called ${region} in ISO 3166-1`)
+    }
     return new Set(codes.map(code => code.toUpperCase()))
   }
 

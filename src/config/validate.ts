@@ -1,5 +1,6 @@
 import type { TSchema } from '../schema.ts'
 import { parseDuration, parseSize } from '../schema.ts'
+import { ALIASES } from './aliases.ts'
 import { copyPlace, type Path, placeOf } from './located.ts'
 import { MASK, withoutCredentials } from './mask.ts'
 import { nearest, type Problems, suggestion } from './problem.ts'
@@ -84,13 +85,32 @@ function checkObject(schema: Schema, data: Record<string, unknown>, path: Path, 
     const property = Object.hasOwn(properties, key) ? properties[key] : rest
     if (property !== undefined) check(property, value, [...path, key], problems)
     else {
+      const aliases = aliasesAt(path)
+      const other = aliases[key]
       const known = Object.keys(properties)
       meant.add(nearest(key, known))
-      problems.add([...path, key], `unknown key${suggestion(key, known)}`, 'key')
+      const message =
+        other !== undefined && Object.hasOwn(data, other)
+          ? `is another word for "${other}", which stands beside it; keep one of them`
+          : `unknown key${suggestion(key, [...known, ...Object.keys(aliases)]) || belonging(key, properties)}`
+      problems.add([...path, key], message, 'key')
     }
   }
   for (const key of required)
     if (!Object.hasOwn(data, key) && !meant.has(key)) problems.add(path, `needs the key "${key}"`, 'key')
+}
+
+/** Other words for keys of the block at `path`. */
+function aliasesAt(path: Path): Readonly<Record<string, string>> {
+  return ALIASES[String(path.at(-1))] ?? (path.length <= 2 ? ALIASES[String(path[0])] : undefined) ?? {}
+}
+
+/** Of a key that stands a level too high, which of its neighbours it is a part of. */
+function belonging(key: string, properties: Readonly<Record<string, Schema>>): string {
+  const block = Object.entries(properties).find(([, schema]) =>
+    branchesOf(schema).some(branch => Object.hasOwn(branch.properties ?? {}, key))
+  )
+  return block === undefined ? '' : `; it is a part of "${block[0]}"`
 }
 
 function checkList(schema: Schema, data: readonly unknown[], path: Path, problems: Problems): void {
@@ -145,7 +165,10 @@ function faultOf(schema: Schema, data: unknown): string | undefined {
   if (typeof data === 'number') {
     if (schema.minimum !== undefined && data < schema.minimum)
       return UNITS[unit] ?? `must be at least ${schema.minimum}`
-    if (schema.maximum !== undefined && data > schema.maximum) return `must be at most ${schema.maximum}`
+    if (schema.maximum !== undefined && data > schema.maximum) {
+      const share = schema.maximum <= 1 && data <= 100 ? `; a share of ${data} % is ${data / 100}` : ''
+      return `must be at most ${schema.maximum}${share}`
+    }
   }
   return undefined
 }
@@ -169,6 +192,11 @@ const EXAMPLES: Record<string, string> = {
   '^[1-9](?:xx|[0-9][0-9])$': 'write a status such as 404, or a class such as 5xx',
   '^\\P{Cc}*$': 'it may not hold control characters',
   '^(ip|user|(header|query|cookie):.+)$': 'write ip, user, header:X-Tenant, query:tenant or cookie:session',
+  '^[A-Za-z]{2}$': 'write the two letters of ISO 3166-1, such as DE',
+  '^\\d{4}-\\d\\d-\\d\\d': 'write 2026-01-31, or a time such as 2026-01-31T12:00:00Z',
+  '^/[!-~]*$': 'it has to begin with "/", and spaces and other letters are written as in a URL',
+  "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$": 'write the name of a header field, such as X-Country',
+  '^[A-Za-z0-9][A-Za-z0-9_.-]*$': 'write letters, digits, ".", "-" and "_", a letter or digit first',
   '^[A-Za-z0-9_.-]+$': 'write letters, digits, "_", "." and "-"',
   '^[0-9a-f]{64}$': 'write the 64 hex digits of a SHA-256',
   '^(?:postgres(?:ql)?://.+)?$': 'write postgres://user:password@host:5432/database',

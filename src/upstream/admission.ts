@@ -44,11 +44,14 @@ export function admit(
   return { instance, breaker, permit }
 }
 
-/** The refusal of a breaker that is not closed (RES-07). */
-export function breakerOpen({ reason, retryAfterMs }: Breaker): GatewayError {
-  const seconds = Math.max(1, Math.ceil(retryAfterMs / 1000))
-  return refuse('service_unavailable', {
-    reason: `breaker open: ${reason}`,
-    headers: ['retry-after', String(seconds)]
-  })
+/** The refusal of a breaker that has not let a call through (RES-07). */
+export function breakerOpen(breaker: Breaker): GatewayError {
+  const seconds = Math.max(1, Math.ceil(breaker.retryAfterMs / 1000))
+  return refuse('service_unavailable', { reason: reasonOf(breaker), headers: ['retry-after', String(seconds)] })
+}
+
+function reasonOf({ state, reason, recoveringPercent }: Breaker): string {
+  if (state === 'half_open') return 'breaker half-open: a probe is under way'
+  if (recoveringPercent !== undefined) return `breaker recovering: ${recoveringPercent} % pass`
+  return `breaker open: ${reason}`
 }

@@ -143,6 +143,8 @@ export const OF_THE_SERVICE = ['slow_start', 'panic_threshold', 'zone_threshold'
 /** What is wrong with these keys beside each other: the key, and what to say of it. */
 export function balancerTrouble(keys: BalancerKeys): [key: readonly string[], message: string][] {
   const { load_balancer_type: plain, load_balancer: options = {} } = keys
+  // A name is left there only where the other key has one already.
+  if (typeof options === 'string') return [[['load_balancer_type'], 'stands beside "load_balancer"; keep one of them']]
   const trouble: [readonly string[], string][] = []
   if (plain !== undefined && options.type !== undefined)
     trouble.push([['load_balancer_type'], 'stands beside "load_balancer", which has a "type"; keep one of them'])

@@ -147,6 +147,12 @@ export class Breaker {
     return this.#permit
   }
 
+  /** Of a hundred calls, how many it lets through while it recovers gradually; undefined at all other times. */
+  get recoveringPercent(): number | undefined {
+    const oneOf = STEPS[this.#step]
+    return this.#state === 'closed' && oneOf !== undefined ? 100 / oneOf : undefined
+  }
+
   /** Milliseconds until it is worth asking again. */
   get retryAfterMs(): number {
     return this.#state === 'open' ? Math.max(0, this.#openUntil - this.#clock.monotonic()) : 0

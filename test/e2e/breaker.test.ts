@@ -47,6 +47,18 @@ t.test('RES-01 RES-07 C-21 an open breaker is 503 with Retry-After, and nothing 
   t.match(await state(), { state: 'closed', failure_count: 5, success_count: 3 })
 })
 
+t.test('RES-05 RES-13 while it recovers gradually, the log and the list say why some are refused yet', async t => {
+  const breaker = { failure_threshold: 1, success_threshold: 1, gradual_recovery: true }
+  const { call, clock, line, state } = await gateway(t, breaker)
+  await call('/503')
+  t.match(await state(), { state: 'open', recovering_percent: null })
+  clock.advance(60_000)
+  t.equal((await call('/200')).status, 200)
+  t.match(await state(), { state: 'closed', recovering_percent: 10 })
+  t.match(await call('/too-early'), { status: 503, headers: { 'retry-after': '1' } })
+  t.match(await line({ path: '/too-early' }), { reason: 'breaker recovering: 10 % pass' })
+})
+
 t.test('RES-07 in the flat format it is the body of seed 003', async t => {
   const { call } = await gateway(t, { failure_threshold: 1 }, { errors: { format: 'flat' } })
   await call('/503')

@@ -174,6 +174,7 @@ t.test('RES-13 recovery is gradual: a tenth, a quarter, a half, all; each step t
   t.equal(breaker.state, 'closed')
   const needed: number[] = []
   for (const share of [0.1, 0.25, 0.5]) {
+    t.equal(breaker.recoveringPercent, share * 100)
     let admitted = 0
     let asked = 0
     const due = 2 * 2 ** (needed.length + 1)
@@ -185,6 +186,7 @@ t.test('RES-13 recovery is gradual: a tenth, a quarter, a half, all; each step t
     t.equal(admitted / asked, share)
   }
   t.same(needed, [4, 8, 16])
+  t.equal(breaker.recoveringPercent, undefined)
   t.ok(Array.from({ length: 50 }, () => call(true)).every(Boolean), 'all')
 })
 
