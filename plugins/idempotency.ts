@@ -120,7 +120,7 @@ class Guard implements AnswerTap {
     const known = await this.#store.get(this.#key)
     // It has failed between the two questions: whoever asks next is the first.
     if (known === undefined) throw UNDER_WAY
-    const { request, status, answer } = JSON.parse(known) as Entry
+    const { request, status, answer } = read(known)
     if (request !== this.#request) throw ANOTHER_REQUEST
     if (status === 0) throw UNDER_WAY
     if (answer === undefined) throw tooLargeToKeep(status)
@@ -165,6 +165,15 @@ class Guard implements AnswerTap {
   }
 }
 
+/** @throws {GatewayError} for what is no entry: nobody knows whether it has been done, so it is not done again (H-82) */
+function read(text: string): Entry {
+  try {
+    const entry = JSON.parse(text) as Entry
+    if (typeof entry.request === 'string' && Number.isInteger(entry.status)) return entry
+  } catch {}
+  throw UNREADABLE
+}
+
 /** The store was lost while the request was under way: its key stays taken until the lease ends. */
 function ignore(): void {}
 
@@ -182,6 +191,10 @@ const UNDER_WAY: GatewayError = refuse('conflict', {
   details: 'The first request with this Idempotency-Key is under way.',
   headers: ['retry-after', '1']
 })
+const UNREADABLE = refuse('conflict', {
+  reason: 'idempotency_answer_unreadable',
+  details: 'What is kept under this Idempotency-Key cannot be read; nothing has been done now.'
+})
 const STORE_LOST = refuse('service_unavailable', { reason: 'store lost', headers: ['retry-after', '1'] })
 
 function tooLargeToKeep(status: number): GatewayError {
@@ -198,9 +211,12 @@ function readKey(value: string): string | undefined {
   return /^[!#-+\--:<-~]{1,255}$/.test(value) ? value : undefined
 }
 
-/** Whoever is unknown is told from others by his address: a key that somebody else has guessed is of no use to him. */
-function storeKey(route: string, { consumer, client }: Exchange, key: string): string {
-  const whose = consumer?.key ?? `ip:${client}`
+/**
+ * Whoever is unknown is told from others by his address, and by a credential that only the service understands: a key that
+ * somebody else has guessed is of no use to him.
+ */
+function storeKey(route: string, { consumer, client, authorization, apiKey }: Exchange, key: string): string {
+  const whose = consumer?.key ?? `ip:${client}\n${authorization}\n${apiKey}`
   return `idempotency:${createHash('sha256').update(`${whose}\n${route}\n${key}`).digest('base64url')}`
 }
 

@@ -122,7 +122,8 @@ export class Overload {
     const inside = this.#inside--
     const answered = exchange.upstreamMs >= 0 && exchange.status < 500
     if (this.#gradient === undefined || !answered) return
-    if (this.#gradient.observe(exchange.durationMs, inside, this.#clock.monotonic()))
+    // Not the whole of it: those who read slowly would make the limit smaller for everybody.
+    if (this.#gradient.observe(exchange.upstreamMs, inside, this.#clock.monotonic()))
       this.#setPlaces(this.#gradient.limit)
   }
 

@@ -94,6 +94,8 @@ export class Exchange implements RequestView {
   #via = ''
   #rawHost = ''
   #query: URLSearchParams | undefined
+  /** A field that goes on has an underscore in its name. */
+  #underscores = false
 
   /** Request fields that go on to the service, flat. */
   readonly upstreamFields: string[] = []
@@ -107,7 +109,7 @@ export class Exchange implements RequestView {
   /** The service's instance that answered, or was tried last. */
   instance = ''
   attempts = 0
-  /** Milliseconds between handing the request to an instance and its answer's head; -1 when none came. */
+  /** Milliseconds between handing all of the request to an instance and its answer's head; -1 when none came. */
   upstreamMs = -1
   bytesIn = 0
   bytesOut = 0
@@ -201,9 +203,10 @@ export class Exchange implements RequestView {
     this.upstreamFields.push(name, value)
   }
 
-  /** Keeps a field (in lower case) that its client has sent from the service. */
+  /** Keeps a field (in lower case, with dashes) that its client has sent from the service, with underscores too (H-7). */
   dropUpstreamField(name: string): void {
-    if (this.request.headers[name] !== undefined) this.#keepOnly(other => other !== name)
+    if (this.#underscores || this.request.headers[name] !== undefined)
+      this.#keepOnly(other => other.replaceAll('_', '-') !== name)
   }
 
   /** The request that a preflight asks about, for the route table. */
@@ -295,7 +298,6 @@ export class Exchange implements RequestView {
     let typed = false
     let connection = ''
     let cookie = ''
-    let underscores = false
     for (let i = 0; i < raw.length; i += 2) {
       const name = raw[i] as string
       const value = raw[i + 1] as string
@@ -374,7 +376,7 @@ export class Exchange implements RequestView {
           this.#via = this.#via === '' ? value : `${this.#via}, ${value}`
           break
         case REQUEST.UNDERSCORE:
-          underscores = true
+          this.#underscores = true
           out.push(name, value)
           break
       }
@@ -387,7 +389,7 @@ export class Exchange implements RequestView {
     if (rawHost !== undefined) this.#setHost(rawHost)
     if (mayListFields(connection)) this.#dropConnectionFields(connection)
     if (this.acceptsTrailers) out.push('te', 'trailers')
-    if (underscores) this.#dropLookAlikes()
+    if (this.#underscores) this.#dropLookAlikes()
     if (this.#forwardedFor !== '') this.client = clientBehind(this.peer.address, this.#forwardedFor, proxies)
   }
 

@@ -81,6 +81,7 @@ class Forwarding implements Guest {
   #totalDeadline: Deadline | undefined
   /** Runs while the client does not take the answer. */
   #stall: Deadline | undefined
+  #hasStalled = false
   #path = ''
   #body: Buffer | RequestBody | undefined
   #attempt: Attempt | undefined
@@ -300,6 +301,7 @@ class Forwarding implements Guest {
 
   /** The client does not take the answer as fast as it comes, and may not keep the service waiting for ever. */
   stalled(): void {
+    this.#hasStalled = true
     const { idleTimeoutMs } = this.target.service.config.pool
     if (idleTimeoutMs === 0) return
     this.#stall ??= new Deadline(this)
@@ -383,6 +385,11 @@ class Forwarding implements Guest {
     this.exchange.reason = details === '' ? stage : `${stage}: ${details}`
   }
 
+  /** The request's body is passed on as it comes. */
+  get streams(): boolean {
+    return this.#body instanceof RequestBody
+  }
+
   get #bodyState(): 'whole' | 'untouched' | 'begun' {
     if (!(this.#body instanceof RequestBody)) return 'whole'
     return this.#body.untouched ? 'untouched' : 'begun'
@@ -405,7 +412,8 @@ class Forwarding implements Guest {
     if (this.answered) {
       const unread = deadline === this.#stall
       this.exchange.reason = unread ? 'the client does not read' : 'total timeout'
-      if (!unread) this.#attempt?.judge(false)
+      // Where the client has been waited for, nobody can say that the service was slow (H-100).
+      if (!this.#hasStalled) this.#attempt?.judge(false)
       return this.#cut()
     }
     if (this.#place?.state === 'waiting') return this.#place.expired()
@@ -553,7 +561,10 @@ class Forwarding implements Guest {
 class Attempt {
   readonly #forwarding: Forwarding
   readonly instance: Instance
-  readonly #startedAt: number
+  /** When its answer could be waited for: a body that is passed on as it comes takes as long as the client wants. */
+  #startedAt: number
+  /** To the head of its answer, in milliseconds; -1 until that has come. */
+  #headMs = -1
   #connection: Connection | undefined
   #resume: (() => void) | undefined
   #over = false
@@ -599,11 +610,14 @@ class Attempt {
    * Tells the breaker, if there is one, what the try has come to; only the first word counts.
    * @param well undefined if nobody can say: its client has gone, or nothing was sent
    */
-  judge(well: boolean | undefined, ms = this.elapsedMs): void {
+  judge(well: boolean | undefined): void {
     const permit = this.#permit
     const breaker = this.#breaker
     if (breaker === undefined || permit === 0) return
     this.#permit = 0
+    // How long a client takes to send its body, or to read its answer, says nothing about the service (H-100).
+    const waitedMs = this.#forwarding.exchange.uploading ? 0 : this.elapsedMs
+    const ms = this.#headMs >= 0 ? this.#headMs : waitedMs
     if (well === undefined) breaker.left(permit, ms)
     else if (well) breaker.succeeded(permit, ms)
     else breaker.failed(permit, ms)
@@ -625,6 +639,7 @@ class Attempt {
   }
 
   onRequestSent(): void {
+    if (this.#forwarding.streams) this.#startedAt = this.#forwarding.context.clock.monotonic()
     this.#forwarding.sent()
   }
 
@@ -633,11 +648,12 @@ class Attempt {
     const forwarding = this.#forwarding
     const { exchange } = forwarding
     exchange.upstreamMs = this.elapsedMs
+    this.#headMs = exchange.uploading ? 0 : exchange.upstreamMs
     forwarding.target.service.tried(this.instance, status, undefined, exchange.upstreamMs)
     forwarding.target.arm?.tried(status, undefined, exchange.upstreamMs)
     const breaker = this.#breaker
     if (breaker !== undefined) {
-      if (breaker.isFailure(status)) this.judge(false, exchange.upstreamMs)
+      if (breaker.isFailure(status)) this.judge(false)
       else breaker.answering(this.#permit)
     }
     if (!forwarding.accepts(this, status, raw)) return true
@@ -696,7 +712,7 @@ class Attempt {
     this.#end()
     this.instance.pool.release(connection)
     const { exchange } = this.#forwarding
-    this.judge(true, exchange.upstreamMs)
+    this.judge(true)
     if (this.#forwarding.alone) return this.#forwarding.completed()
     if (trailers.length > 0 && exchange.acceptsTrailers) addTrailers(exchange, trailers)
     if (this.#whole === undefined) exchange.response.end()

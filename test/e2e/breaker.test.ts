@@ -1,3 +1,6 @@
+import { once } from 'node:events'
+import http from 'node:http'
+import type { Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import { FakeClock } from '../support/clock.ts'
 import { startFaultProxy } from '../support/fault-proxy.ts'
@@ -112,6 +115,77 @@ t.test('RES-01 H-99 what counts: no connection, a reset, no answer in time, a bo
   await t.rejects(call('/cut'))
   await until(() => stats('stuck')?.failure_count === 3)
   t.match(stats('stuck'), { failure_count: 3, success_count: 0 })
+})
+
+t.test('H-97 H-100 no client opens it by sending, reading or leaving slowly', async t => {
+  const breaker = { failure_threshold: 1, slow_call: '1s', slow_rate: 0.1, minimum_calls: 1 }
+  const clock = new FakeClock()
+  const service = await startService(t, (request, response) => {
+    if (request.url === '/stream') return void response.writeHead(200).write('begun')
+    if (request.url === '/large') return void response.end(Buffer.alloc(50_000_000))
+    request.resume().on('end', () => response.end('done'))
+  })
+  const { gateway, port } = await startGateway(
+    t,
+    {
+      defaults: { authentication: 'none', circuit_breaker: breaker },
+      services: { s: { url: service.url } },
+      routes: [
+        { path: '/large', service: 's', timeouts: { total: '5s' } },
+        { path: '/**', service: 's' }
+      ]
+    },
+    { clock }
+  )
+  const ask = (path: string, method = 'GET') => {
+    const request = http.request({ port, path, method, headers: { 'transfer-encoding': 'chunked' } })
+    return request.on('error', () => {})
+  }
+  const active = () => gateway.runtime.services.get('s')?.instances[0]?.active
+  const state = () => gateway.runtime.breakers.all()[0]?.breaker
+  const over = () => until(() => gateway.server.inFlight === 0)
+
+  const upload = ask('/upload', 'POST')
+  upload.write('a')
+  await until(() => active() === 1)
+  clock.advance(2000)
+  upload.end('b')
+  const [answer] = (await once(upload, 'response')) as [http.IncomingMessage]
+  answer.resume()
+  await over()
+  t.match(state(), { state: 'closed', failureCount: 0, successCount: 1 }, 'a slow upload')
+
+  const leaver = ask('/upload', 'POST')
+  leaver.write('a')
+  await until(() => active() === 1)
+  clock.advance(2000)
+  leaver.destroy()
+  await over()
+  t.match(state(), { state: 'closed', failureCount: 0 }, 'an upload that is given up')
+
+  const listener = ask('/stream')
+  listener.end()
+  const [stream] = (await once(listener, 'response')) as [http.IncomingMessage]
+  await once(stream, 'data')
+  clock.advance(2000)
+  listener.destroy()
+  await over()
+  t.match(state(), { state: 'closed', failureCount: 0 }, 'a stream that its client ends')
+
+  const reader = ask('/large')
+  reader.end()
+  const [large] = (await once(reader, 'response')) as [http.IncomingMessage]
+  large.on('error', () => {})
+  let [bytes, looks] = [0, 0]
+  await until(() => {
+    const { bytesRead } = reader.socket as Socket
+    looks = bytesRead === bytes ? looks + 1 : 0
+    bytes = bytesRead
+    return looks === 20
+  }, 'nothing moves any more, since nobody reads')
+  clock.advance(5001)
+  await over()
+  t.match(state(), { state: 'closed', failureCount: 0 }, 'an answer that is read slowly until its time is over')
 })
 
 t.test('RES-09 H-100 one probe at a time; a client that goes away does not keep the slot', async t => {

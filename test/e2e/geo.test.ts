@@ -61,6 +61,8 @@ t.test('RTE-10 H-83 from anybody else the field says nothing, to the service nei
   const { goes, upstream } = await start(t, { header: 'CF-IPCountry' }, { server: {} })
   t.equal(await goes({ 'cf-ipcountry': 'DE' }), '/elsewhere')
   t.equal(upstream.last().headers['cf-ipcountry'], undefined)
+  await goes({ CF_IPCountry: 'DE' })
+  t.equal(upstream.last().headers.cf_ipcountry, undefined)
 })
 
 t.test('RTE-10 countries by a database of addresses, behind what a proxy says', async t => {

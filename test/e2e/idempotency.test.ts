@@ -98,6 +98,26 @@ t.test('RES-15 while the first is under way the others get 409; a key is its cal
   t.equal(waiting.length, 4)
 })
 
+t.test('RES-15 SEC-01 behind one address, those whom only the service knows have keys of their own', async t => {
+  const { pay, upstream } = await gateway(t, {}, { more: { authentication: 'none' } })
+  const as = (headers: Record<string, string>) => pay('k', 'ten', { headers })
+  t.equal((await as({ authorization: 'Bearer alice' })).text, '1 ten')
+  t.equal((await as({ authorization: 'Bearer bob' })).text, '2 ten')
+  t.equal((await as({ 'x-api-key': 'carol' })).text, '3 ten')
+  t.match(await as({ authorization: 'Bearer alice' }), { text: '1 ten', headers: { 'idempotent-replayed': 'true' } })
+  t.equal(upstream.seen.length, 3)
+})
+
+t.test('RES-15 H-82 what is kept and cannot be read is no 500, and nothing is done twice for it', async t => {
+  const { pay, upstream, gateway: running } = await gateway(t)
+  await pay('k')
+  for (const poison of ['', 'null', '[]', '{"v":2}', '{"request":', 'x'.repeat(100_000)]) {
+    running.runtime.answers.get = async () => poison
+    t.match(await pay('k'), { status: 409, json: { error: { details: /cannot be read/ } } }, poison.slice(0, 20))
+  }
+  t.equal(upstream.seen.length, 1)
+})
+
 t.test('RES-15 of many at once one gets through', async t => {
   const { pay, upstream } = await gateway(t)
   const answers = await Promise.all(Array.from({ length: 20 }, () => pay('"storm"')))

@@ -123,6 +123,15 @@ t.test('HLB-09 explain tells the odds', async t => {
   })
 })
 
+t.test('RTE-08 H-7 a variant that a client claims reaches no service, however it is spelled', async t => {
+  const { services, a } = await startServices(t)
+  const experiment = { name: 'page', variants: [{ service: 'a', name: 'blue' }] }
+  const { call } = await startGateway(t, { services, routes: [{ path: '/x', experiment, authentication: 'none' }] })
+  await call('/x', { headers: { X_Variant: 'forged', x_other: 'kept' } })
+  t.match(a.last().headers, { 'x-variant': 'blue', x_other: 'kept' })
+  t.notOk('x_variant' in a.last().headers)
+})
+
 t.test('RTE-08 an experiment keeps each caller with one variant, and says so to caller, service and log', async t => {
   const { services, a, b } = await startServices(t)
   const experiment = {
