@@ -1,5 +1,5 @@
+import type { ConfigSources } from './config/document.ts'
 import { masked } from './config/mask.ts'
-import type { ConfigSources } from './config/normalise.ts'
 import { complete } from './config/validate.ts'
 import { Gateway } from './gateway.ts'
 

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import type { ConfigSources } from './config/normalise.ts'
+import type { ConfigSources } from './config/document.ts'
 import { ConfigError, formatProblem, suggestion } from './config/problem.ts'
 
 /** What a command was called with. */

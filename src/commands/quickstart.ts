@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Invocation } from '../cli.ts'
-import type { ConfigSources } from '../config/normalise.ts'
+import type { ConfigSources } from '../config/document.ts'
 
 const ROOT = join(import.meta.dirname, '..', '..')
 

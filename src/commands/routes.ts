@@ -1,5 +1,5 @@
 import type { Command } from '../cli.ts'
-import { reservedPatterns } from '../config/normalise.ts'
+import { reservedPatterns } from '../config/reserved-paths.ts'
 import { type Loaded, loadConfiguration, withGeneration } from '../gateway.ts'
 import { covers, parsePattern } from '../routing/pattern.ts'
 import { compareRoutes } from '../routing/table.ts'

@@ -1,6 +1,6 @@
 import { canonicalKeys, isMapping, outsideFiles } from '../config/aliases.ts'
+import type { SourceDocument } from '../config/document.ts'
 import { copyOf, copyPlace, type Position, placeOf, setPlaces } from '../config/located.ts'
-import type { SourceDocument } from '../config/normalise.ts'
 import { inWords, type Problem } from '../config/problem.ts'
 
 /** A service that was registered by the API (REG-09, REG-10); frozen once it is known. */

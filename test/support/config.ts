@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import type { Test } from 'tap'
-import type { ConfigSources } from '../../src/config/normalise.ts'
+import type { ConfigSources } from '../../src/config/document.ts'
 import { ConfigError, type Problem } from '../../src/config/problem.ts'
 import { type Loaded, loadConfiguration } from '../../src/gateway.ts'
 

@@ -1,6 +1,6 @@
 import { canonicalKeys, isMapping, outsideFiles } from '../aliases.ts'
+import type { SourceDocument } from '../document.ts'
 import { copyOf, copyPlace, type Position, placeOf, setPlaces } from '../located.ts'
-import type { SourceDocument } from '../normalise.ts'
 import { ConfigError, inWords, type Problem } from '../problem.ts'
 
 /** What may come from elsewhere: nobody there decides who gets in. */
