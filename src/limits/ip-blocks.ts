@@ -161,10 +161,12 @@ export class IpBlocks {
   }
 }
 
+/** What is no entry is left out, and gone with the next that is written (H-82). */
 function parse(text: string | undefined): Record<string, Entry> {
   if (text === undefined) return {}
   try {
-    return JSON.parse(text) as Record<string, Entry>
+    const entries = Object.entries(JSON.parse(text) as Record<string, Entry>)
+    return Object.fromEntries(entries.filter(([, entry]) => entry?.until > 0 && entry.changedAt > 0))
   } catch {
     return {}
   }

@@ -39,7 +39,7 @@ export class SharedChecks {
   async turn(): Promise<Findings | undefined> {
     try {
       this.#mine = await this.#isMine()
-      return this.#mine ? undefined : JSON.parse((await this.#store.get(`${this.#key}:found`)) ?? '{}')
+      return this.#mine ? undefined : findingsOf(await this.#store.get(`${this.#key}:found`))
     } catch {
       this.#mine = false
       return undefined
@@ -63,6 +63,14 @@ export class SharedChecks {
     if (this.#mine) this.#store.delete(this.#key).catch(() => {})
     this.#mine = false
   }
+}
+
+/** @throws {Error} for what are no findings: whoever has written that is no help, so each checks for itself (H-82) */
+function findingsOf(text = '{}'): Findings {
+  const found: Findings = JSON.parse(text)
+  for (const { result, streak } of Object.values(found))
+    if (!Number.isInteger(result.at) || !Number.isInteger(streak)) throw new TypeError('no findings')
+  return found
 }
 
 /** What an instance is called among gateways. */

@@ -105,3 +105,16 @@ t.test('HLB-12 an instance that the other one does not know is asked here', asyn
   await pass(13)
   t.equal(started[1]?.service.instances[0]?.lastCheck?.by, 'y')
 })
+
+t.test('HLB-12 H-82 what is no finding ends no gateway: each checks for itself', async t => {
+  const { started, store, upstream, pass } = await gateways(t, 'x', 'y')
+  for (const poison of ['', 'null', '[1]', '"x"', '{"a":null}', '{"a":{}}', '{"a":{"result":{"at":1}}}']) {
+    store.get = async key => (key.endsWith(':found') ? poison : 'somebody else')
+    store.add = async () => false
+    await pass(1)
+    for (const { checker } of started) await t.resolves(checker.turn(), poison)
+  }
+  await pass(10)
+  t.ok(upstream.seen.length >= 2)
+  t.ok(started.every(({ instance, node }) => instance.lastCheck?.by === node))
+})
