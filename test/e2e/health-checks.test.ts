@@ -1,5 +1,6 @@
 import t, { type Test } from 'tap'
-import { startGateway } from '../support/gateway.ts'
+import { FakeClock } from '../support/clock.ts'
+import { type GatewayOptions, startGateway } from '../support/gateway.ts'
 import { token } from '../support/tokens.ts'
 import { until } from '../support/until.ts'
 import { startUpstream } from '../support/upstream.ts'
@@ -20,15 +21,18 @@ async function startInstance(t: Test, name: string) {
   return { ...upstream, name, says, asked }
 }
 
-async function start(t: Test, service: object, more: object = {}) {
+async function start(t: Test, service: object, options: GatewayOptions = {}) {
   const [a, b] = [await startInstance(t, 'a'), await startInstance(t, 'b')]
   const instances = [a, b].map(({ name, url }) => ({ id: name, url }))
-  const running = await startGateway(t, {
-    defaults: OPEN,
-    services: { s: { instances, ...service } },
-    routes: [{ path: '/**', service: 's', websocket: true }],
-    ...more
-  })
+  const running = await startGateway(
+    t,
+    {
+      defaults: OPEN,
+      services: { s: { instances, ...service } },
+      routes: [{ path: '/**', service: 's', websocket: true }]
+    },
+    options
+  )
   const admin = async (path: string, method = 'GET') => (await running.call(path, { method, token: boss })).json
   const states = async () =>
     (await admin('/gateway/services/s')).data?.instances ?? (await admin('/gateway/services/s')).instances
@@ -73,10 +77,12 @@ t.test('HLB-11 H-101 C-21 with a panic threshold all are asked when none is well
 })
 
 t.test('HLB-03 H-101 traffic fails while health checks are good: ejected for a while, and back', async t => {
-  const { a, call, line, states, admin } = await start(t, {
-    health_check: QUICK,
-    outlier_detection: { consecutive_errors: 3, ejection_time: '300ms' }
-  })
+  const clock = new FakeClock()
+  const { a, call, line, states, admin } = await start(
+    t,
+    { health_check: QUICK, outlier_detection: { consecutive_errors: 3, ejection_time: '5s' } },
+    { clock }
+  )
   a.says.traffic = 500
   for (let i = 0; i < 6; i++) await call('/x')
   await line({ instance: 'a', state: 'ejected', reason: '3 failures in a row' })
@@ -87,11 +93,16 @@ t.test('HLB-03 H-101 traffic fails while health checks are good: ejected for a w
   t.match(await admin('/health/services'), {
     services: [{ name: 's', status: 'degraded', instances: 2, states: { healthy: 1, ejected: 1 } }]
   })
-  const metrics = (await call('/metrics', { token: boss })).text
+  clock.advance(100)
+  let metrics = ''
+  await until(async () => {
+    metrics = (await call('/metrics', { token: boss })).text
+    return /gateway_health_checks_total\{service="s",result="healthy"\} \d+/.test(metrics)
+  })
   t.match(metrics, /gateway_service_instances\{service="s",state="ejected"\} 1/)
   t.match(metrics, /gateway_instance_ejections_total\{service="s"\} 1/)
-  t.match(metrics, /gateway_health_checks_total\{service="s",result="healthy"\} \d+/)
   a.says.traffic = 200
+  clock.advance(5000)
   await until(async () => (await call('/x')).headers['x-from'] === 'a')
   await line({ instance: 'a', state: 'healthy', reason: 'its time is over' })
 })
