@@ -3,7 +3,7 @@ import { GatewayError, refuse } from '../errors.ts'
 import type { Consumer } from '../identity/consumer.ts'
 import type { Revocations } from '../identity/revocation.ts'
 import { type Guest, Place } from '../overload/bulkhead.ts'
-import { serviceBusy } from '../overload/refusal.ts'
+import { overloaded, serviceBusy } from '../overload/refusal.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { RequestMetrics } from '../telemetry/metrics.ts'
 import { type Admission, admit, breakerOpen } from '../upstream/admission.ts'
@@ -12,6 +12,7 @@ import { Deadline, type Deadlines } from '../upstream/deadline.ts'
 import type { Instance } from '../upstream/instance.ts'
 import type { Connection } from '../upstream/pool.ts'
 import { afterFailure, backoff, type Failure, IDEMPOTENT, retryAfterMs } from '../upstream/retry.ts'
+import { isShortage } from '../upstream/shortage.ts'
 import type { Target } from '../upstream/target.ts'
 import { addTrailers, latin1, writeHead } from './answer.ts'
 import { bodyTooLarge, COLLECT_BYTES, collect, RequestBody } from './body.ts'
@@ -326,6 +327,7 @@ class Forwarding implements Guest {
     if (body?.clientGone) return this.#end()
     // What cannot even be put into words has not been tried.
     if (isUnspeakable(error)) return this.#give(refuse('bad_request', { reason: describe(error) }))
+    if (isShortage(error)) return this.#rival === undefined ? this.#giveForWant(error) : this.#drop(attempt)
     const stale = stage === 'reset' && attempt.reused && !this.#renewed && !this.answered
     // That a kept connection is closed some time says nothing about how the service is.
     attempt.judge(stale ? undefined : false)
@@ -334,6 +336,11 @@ class Forwarding implements Guest {
     if (this.#rival !== undefined) return this.#drop(attempt)
 
     if (!this.#triesAgain(attempt.sent ? 'reset' : 'connect', { stale })) this.#give(refusalOf(stage, error))
+  }
+
+  /** There is no connection to be had, and another instance would make no difference. */
+  #giveForWant(error: Error): void {
+    this.#give(overloaded(describe(error), this.context.random))
   }
 
   /** How long a service that cannot answer now wants to be left alone, in milliseconds (RFC 9110 section 10.2.3). */

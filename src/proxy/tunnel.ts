@@ -2,11 +2,12 @@ import type { ClientRequest, IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { refuse } from '../errors.ts'
 import { type Guest, Place } from '../overload/bulkhead.ts'
-import { serviceBusy } from '../overload/refusal.ts'
+import { overloaded, serviceBusy } from '../overload/refusal.ts'
 import { http, https } from '../runtime/node.ts'
 import { type Admission, admit, breakerOpen } from '../upstream/admission.ts'
 import { Deadline } from '../upstream/deadline.ts'
 import type { Instance } from '../upstream/instance.ts'
+import { isShortage } from '../upstream/shortage.ts'
 import type { Target } from '../upstream/target.ts'
 import { answerFields } from './answer.ts'
 import type { Exchange, Upgrade } from './exchange.ts'
@@ -188,6 +189,7 @@ class Handshake implements Guest {
     request.on('error', (error: Error & { code?: string }) => {
       clearTimeout(connecting)
       if (this.#over || request !== this.#request) return
+      if (isShortage(error)) return this.#give(overloaded(error.code as string, this.#context.random))
       const failed = error.code?.startsWith('HPE_') ? 'protocol' : stage
       this.#failedAt(failed)
       if (stage !== 'reset' && this.#target.service.hasOther(instance)) return this.#try()

@@ -10,6 +10,7 @@ import type { MirrorResult, MirrorSeries } from '../telemetry/metrics.ts'
 import { Deadline, type Deadlines } from '../upstream/deadline.ts'
 import type { Instance } from '../upstream/instance.ts'
 import type { Connection } from '../upstream/pool.ts'
+import { isShortage } from '../upstream/shortage.ts'
 import type { Target } from '../upstream/target.ts'
 import type { MirrorConfig } from './settings.ts'
 
@@ -179,27 +180,28 @@ class Copy implements AnswerTap {
   onComplete(): void {
     if (this.#over) return
     const connection = this.#connection as Connection
-    if (connection.broken) return this.onError()
+    if (connection.broken) return this.#fail('reset')
     this.#instance?.pool.release(connection)
     this.#end(true)
   }
 
-  onError(): void {
-    this.#fail(this.#sent ? 'reset' : 'connect')
+  onError(error: Error): void {
+    this.#fail(this.#sent ? 'reset' : 'connect', isShortage(error))
   }
 
   expired(): void {
     this.#fail('timeout')
   }
 
-  #fail(stage: Stage): void {
+  /** @param here for want of something of ours */
+  #fail(stage: Stage, here = false): void {
     if (this.#over) return
     const { target, clock } = this.#mirror.context
     const instance = this.#instance as Instance
     if (this.#connection === undefined) instance.pool.forget(this)
     else instance.pool.discard(this.#connection)
     target.series.failed(stage)
-    if (this.#status === 0) target.service.tried(instance, 0, stage, clock.monotonic() - this.#startedAt)
+    if (this.#status === 0 && !here) target.service.tried(instance, 0, stage, clock.monotonic() - this.#startedAt)
     this.#end(false)
   }
 

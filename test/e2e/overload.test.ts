@@ -1,8 +1,11 @@
+import net, { type Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import { PRIORITIES } from '../../src/overload/priority.ts'
+import type { Service } from '../../src/upstream/service.ts'
 import { FakeClock } from '../support/clock.ts'
 import { startGateway } from '../support/gateway.ts'
 import { many, tally } from '../support/many.ts'
+import { raw } from '../support/raw.ts'
 import { token } from '../support/tokens.ts'
 import { until } from '../support/until.ts'
 import { startUpstream } from '../support/upstream.ts'
@@ -225,4 +228,51 @@ t.test('TRC-01 H-127 it takes effect and goes with the configuration', async t =
   configure(document(false))
   await gateway.reload()
   t.same(await statuses(), [200, 200, 200, 200])
+})
+
+t.test('H-127 for want of descriptors there is a 503, and neither breaker nor instance suffers for it', async t => {
+  let short = false
+  const { connect } = net.Socket.prototype
+  const upstream = await startUpstream(t)
+  // What the kernel says when there are none left.
+  net.Socket.prototype.connect = function (this: Socket, ...terms: unknown[]): Socket {
+    if (!short || !JSON.stringify(terms).includes(`${upstream.port}`)) return connect.apply(this, terms as never)
+    process.nextTick(() => this.destroy(Object.assign(new Error('connect EMFILE'), { code: 'EMFILE' })))
+    return this
+  } as typeof connect
+  t.teardown(() => {
+    net.Socket.prototype.connect = connect
+  })
+  const { call, gateway, port, line } = await startGateway(t, {
+    defaults: { authentication: 'none' },
+    services: {
+      s: {
+        url: upstream.url,
+        pool: { keep_alive: '1ms' },
+        circuit_breaker: { failure_threshold: 1 },
+        health_check: { path: '/', interval_seconds: 30, unhealthy_after: 1 }
+      }
+    },
+    routes: [
+      { path: '/ws', service: 's', websocket: true },
+      { path: '/**', service: 's' }
+    ]
+  })
+  const service = gateway.runtime.services.get('s') as Service
+  await until(() => service.instances[0]?.lastCheck !== undefined)
+  short = true
+  const answer = await call('/x')
+  t.match(answer, { status: 503, json: { error: { code: 'overloaded' } } })
+  t.match(answer.headers['retry-after'], /^[123]$/)
+  t.match(await line({ path: '/x' }), { reason: /EMFILE/ })
+  const upgrade = await raw(
+    port,
+    'GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n'
+  )
+  t.equal(upgrade.status, 503)
+  await service.checkNow()
+  t.match(service.states(), { healthy: 1 })
+  t.ok(gateway.runtime.breakers.all().every(({ breaker }) => breaker.state === 'closed' && breaker.failureCount === 0))
+  short = false
+  t.equal((await call('/x')).status, 200)
 })

@@ -1,5 +1,6 @@
 import type { Instance } from '../instance.ts'
 import type { Service, Surroundings } from '../service.ts'
+import { isShortage } from '../shortage.ts'
 import { type Findings, nameOf, type SharedChecks, TURN_MS } from './federation.ts'
 import { probe } from './probe.ts'
 import type { HealthCheckConfig } from './settings.ts'
@@ -196,16 +197,21 @@ export class HealthChecker {
     const since = clock.monotonic()
     const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(this.#how.timeoutMs)])
     const question = { service: this.#service.config, how: this.#how, via: pseudonym, signal }
-    const { status, error } = await probe(instance, question).catch(cause => ({ status: null, error: codeOf(cause) }))
+    const { status, error } = await probe(instance, question).catch(cause => {
+      // Nobody has been asked.
+      if (isShortage(cause)) stop.abort()
+      return { status: null, error: codeOf(cause) }
+    })
     watch.stop = undefined
-    if (stop.signal.aborted) return
     const now = clock.monotonic()
+    watch.dueAt = now + this.#how.intervalMs * (1 + (random() * 2 - 1) * JITTER)
+    if (this.#stopped) return
+    if (this.#how.intervalMs > 0) this.#setTimer(now)
+    if (stop.signal.aborted) return
     const tookMs = Math.round((now - since) * 10) / 10
     const healthy = error === null
     const streak = healthy ? Math.max(0, watch.streak) + 1 : Math.min(0, watch.streak) - 1
     const isNews = this.#found(instance, watch, { healthy, at: clock.now(), tookMs, status, error, by: node }, streak)
-    watch.dueAt = now + this.#how.intervalMs * (1 + (random() * 2 - 1) * JITTER)
-    if (this.#how.intervalMs > 0) this.#setTimer(now)
     this.#untold = true
     if (isNews) await this.#tell()
   }
