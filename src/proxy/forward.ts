@@ -6,8 +6,7 @@ import { type Guest, Place } from '../overload/bulkhead.ts'
 import { overloaded, serviceBusy } from '../overload/refusal.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { RequestMetrics } from '../telemetry/metrics.ts'
-import { type Admission, admit, breakerOpen } from '../upstream/admission.ts'
-import type { Breaker, Permit } from '../upstream/breaker.ts'
+import { Call } from '../upstream/call.ts'
 import { Deadline, type Deadlines } from '../upstream/deadline.ts'
 import type { Instance } from '../upstream/instance.ts'
 import type { Connection } from '../upstream/pool.ts'
@@ -178,20 +177,11 @@ class Forwarding implements Guest {
   /** @param afresh on a connection that nobody has used before. */
   #try(afresh = false): void {
     const { exchange, route, context } = this
-    const { service, balancer, breakers } = this.target
-    const admission =
-      breakers === undefined ? undefined : admit(this.target, breakers, exchange, context.clock, this.#instance)
-    const instance = breakers === undefined ? service.pick(balancer, exchange, this.#instance) : admission?.instance
-    if (instance === undefined)
-      return this.#give(
-        refuse('service_unavailable', {
-          reason: 'no_target',
-          headers: ['retry-after', String(this.target.service.retryAfter)]
-        })
-      )
-    if (admission?.permit === 0) return this.#give(breakerOpen(admission.breaker))
-    this.#instance = instance
-    exchange.instance = instance.id
+    const attempt = new Attempt(this)
+    const refusal = attempt.admit(this.#instance)
+    if (refusal !== undefined) return this.#give(refusal)
+    this.#instance = attempt.instance
+    exchange.instance = attempt.instance.id
     exchange.attempts++
     if (this.#body instanceof RequestBody) {
       if (route.writeMs > 0) {
@@ -199,8 +189,8 @@ class Forwarding implements Guest {
         context.deadlines.set(this.#writeDeadline, route.writeMs)
       }
     } else this.#expectHead()
-    this.#attempt = new Attempt(this, instance, admission)
-    this.#ask(this.#attempt, afresh)
+    this.#attempt = attempt
+    this.#ask(attempt, afresh)
     if (this.over) return
     if (route.hedgeMs > 0 && this.#hedge === undefined && READS.has(exchange.method) && this.#body === undefined) {
       this.#hedge = new Deadline(this)
@@ -219,17 +209,14 @@ class Forwarding implements Guest {
 
   /** The first instance takes its time, so another one is asked as well, if the budget allows it. */
   #askAnother(): void {
-    const { exchange, context } = this
-    const { service, balancer, breakers } = this.target
+    const { service } = this.target
     const first = this.#attempt
     if (first === undefined || !service.hasOther(first.instance) || !service.budget.withdraw()) return
-    const admission =
-      breakers === undefined ? undefined : admit(this.target, breakers, exchange, context.clock, first.instance)
-    const instance = breakers === undefined ? service.pick(balancer, exchange, first.instance) : admission?.instance
-    if (instance === undefined || admission?.permit === 0) return
-    exchange.attempts++
-    this.#rival = new Attempt(this, instance, admission)
-    this.#ask(this.#rival)
+    const rival = new Attempt(this)
+    if (rival.admit(first.instance) !== undefined) return
+    this.exchange.attempts++
+    this.#rival = rival
+    this.#ask(rival)
   }
 
   /** One of two tries is out of the race. */
@@ -385,10 +372,7 @@ class Forwarding implements Guest {
 
   /** A try has come to grief, which its service's health and metrics want to know. */
   #failedAt(attempt: Attempt, stage: Stage, details: string): void {
-    this.target.series.failed(stage)
-    const ms = attempt.elapsedMs
-    this.target.service.tried(attempt.instance, 0, stage, ms)
-    this.target.arm?.tried(0, stage, ms)
+    attempt.failedAt(stage)
     this.exchange.reason = details === '' ? stage : `${stage}: ${details}`
   }
 
@@ -565,41 +549,22 @@ class Forwarding implements Guest {
 }
 
 /** One try at one instance, from the connection to the last byte of its answer. */
-class Attempt {
+class Attempt extends Call {
   readonly #forwarding: Forwarding
-  readonly instance: Instance
-  /** When its answer could be waited for: a body that is passed on as it comes takes as long as the client wants. */
-  #startedAt: number
-  /** To the head of its answer, in milliseconds; -1 until that has come. */
-  #headMs = -1
   #connection: Connection | undefined
   #resume: (() => void) | undefined
-  #over = false
   /** The connection has carried a request before, so the service may have closed it meanwhile. */
   reused = false
   /** The request may have reached the service. */
   sent = false
-  readonly #breaker: Breaker | undefined
-  /** What its breaker has not been told the end of; 0 if nothing. */
-  #permit: Permit = 0
   /** The whole body, when it came in one piece. */
   #whole: Buffer | undefined
   #flushed = false
   #listensForDrain = false
 
-  constructor(forwarding: Forwarding, instance: Instance, admission: Admission | undefined) {
+  constructor(forwarding: Forwarding) {
+    super(forwarding.exchange, forwarding.target, forwarding.context.clock)
     this.#forwarding = forwarding
-    this.instance = instance
-    if (admission !== undefined) {
-      this.#breaker = admission.breaker
-      this.#permit = admission.permit
-    }
-    this.#startedAt = forwarding.context.clock.monotonic()
-    instance.active++
-  }
-
-  get elapsedMs(): number {
-    return this.#forwarding.context.clock.monotonic() - this.#startedAt
   }
 
   /** It has no connection yet, since all are in use. */
@@ -613,28 +578,11 @@ class Attempt {
     connection.client.dispatch(this.#forwarding.options(this.instance), this as unknown as Dispatcher.DispatchHandler)
   }
 
-  /**
-   * Tells the breaker, if there is one, what the try has come to; only the first word counts.
-   * @param well undefined if nobody can say: its client has gone, or nothing was sent
-   */
-  judge(well: boolean | undefined): void {
-    const permit = this.#permit
-    const breaker = this.#breaker
-    if (breaker === undefined || permit === 0) return
-    this.#permit = 0
-    // How long a client takes to send its body, or to read its answer, says nothing about the service (H-100).
-    const waitedMs = this.#forwarding.exchange.uploading ? 0 : this.elapsedMs
-    const ms = this.#headMs >= 0 ? this.#headMs : waitedMs
-    if (well === undefined) breaker.left(permit, ms)
-    else if (well) breaker.succeeded(permit, ms)
-    else breaker.failed(permit, ms)
-  }
-
   /** Ends the try without a word to anybody but the breaker. */
   cancel(): void {
-    if (this.#over) return
+    if (this.over) return
     this.judge(undefined)
-    this.#end()
+    this.end()
     if (this.#connection === undefined) this.instance.pool.forget(this)
     // Not undici's own `abort`, which opens another connection for the request that it has just given up.
     else this.instance.pool.discard(this.#connection)
@@ -646,23 +594,15 @@ class Attempt {
   }
 
   onRequestSent(): void {
-    if (this.#forwarding.streams) this.#startedAt = this.#forwarding.context.clock.monotonic()
+    if (this.#forwarding.streams) this.sentAll()
     this.#forwarding.sent()
   }
 
   onHeaders(status: number, raw: Buffer[], resume: () => void): boolean {
-    if (status < 200 || this.#over) return true
+    if (status < 200 || this.over) return true
     const forwarding = this.#forwarding
     const { exchange } = forwarding
-    exchange.upstreamMs = this.elapsedMs
-    this.#headMs = exchange.uploading ? 0 : exchange.upstreamMs
-    forwarding.target.service.tried(this.instance, status, undefined, exchange.upstreamMs)
-    forwarding.target.arm?.tried(status, undefined, exchange.upstreamMs)
-    const breaker = this.#breaker
-    if (breaker !== undefined) {
-      if (breaker.isFailure(status)) this.judge(false)
-      else breaker.answering(this.#permit)
-    }
+    exchange.upstreamMs = this.answered(status)
     if (!forwarding.accepts(this, status, raw)) return true
     if (forwarding.alone) {
       forwarding.begun()
@@ -682,7 +622,7 @@ class Attempt {
   }
 
   onData(chunk: Buffer): boolean {
-    if (this.#over) return true
+    if (this.over) return true
     const { exchange } = this.#forwarding
     exchange.bytesOut += chunk.length
     exchange.tap?.chunk(chunk)
@@ -702,7 +642,7 @@ class Attempt {
   }
 
   #drained(): void {
-    if (this.#over) return
+    if (this.over) return
     this.#forwarding.drained()
     this.resume()
   }
@@ -713,10 +653,10 @@ class Attempt {
   }
 
   onComplete(trailers: Buffer[]): void {
-    if (this.#over) return
+    if (this.over) return
     const connection = this.#connection as Connection
     if (connection.broken) return this.onError(new Error('the connection was reset within the answer'))
-    this.#end()
+    this.end()
     this.instance.pool.release(connection)
     const { exchange } = this.#forwarding
     this.judge(true)
@@ -730,22 +670,17 @@ class Attempt {
   }
 
   onError(error: Error): void {
-    if (this.#over) return
-    this.#end()
+    if (this.over) return
+    this.end()
     if (this.#connection !== undefined) this.instance.pool.discard(this.#connection)
     this.#forwarding.failed(this, stageOf(error, this), error)
     // Whoever was to blame, if nobody has said so by now.
     this.judge(undefined)
   }
 
-  #end(): void {
-    this.#over = true
-    this.instance.active--
-  }
-
   /** Sends the head if no body came along with it: the first byte may be a long time coming. */
   flush(): void {
-    if (this.#flushed || this.#over) return
+    if (this.#flushed || this.over) return
     this.#flushed = true
     this.#forwarding.exchange.response.flushHeaders()
   }

@@ -4,7 +4,7 @@ import { refuse } from '../errors.ts'
 import { type Guest, Place } from '../overload/bulkhead.ts'
 import { overloaded, serviceBusy } from '../overload/refusal.ts'
 import { http, https } from '../runtime/node.ts'
-import { type Admission, admit, breakerOpen } from '../upstream/admission.ts'
+import { Call } from '../upstream/call.ts'
 import { Deadline } from '../upstream/deadline.ts'
 import type { Instance } from '../upstream/instance.ts'
 import { isShortage } from '../upstream/shortage.ts'
@@ -51,12 +51,9 @@ class Handshake implements Guest {
   readonly #route: Route
   readonly #context: ForwardContext
   readonly #target: Target
-  #instance: Instance | undefined
-  /** What the breaker has let through and not been told the end of. */
-  #admission: Admission | undefined
+  #call: Call | undefined
   #request: ClientRequest | undefined
   #timer: NodeJS.Timeout | undefined
-  #startedAt = 0
   /** Among the requests that the service has at once; a WebSocket that is open is none any more. */
   #place: Place | undefined
   /** What the client sends before it knows whether there is anybody to read it. */
@@ -102,24 +99,8 @@ class Handshake implements Guest {
 
   /** The try has come to grief, which its service's health and metrics want to know. */
   #failedAt(stage: Stage): void {
-    const { series, service, arm } = this.#target
-    series.failed(stage)
-    this.#judge(false)
-    if (this.#instance === undefined) return
-    const ms = this.#context.clock.monotonic() - this.#startedAt
-    service.tried(this.#instance, 0, stage, ms)
-    arm?.tried(0, stage, ms)
-  }
-
-  /** Tells the breaker, if there is one, what the try has come to; undefined if nobody can say. */
-  #judge(well: boolean | undefined): void {
-    if (this.#admission === undefined) return
-    const { breaker, permit } = this.#admission
-    this.#admission = undefined
-    const ms = this.#context.clock.monotonic() - this.#startedAt
-    if (well === undefined) breaker.left(permit, ms)
-    else if (well) breaker.succeeded(permit, ms)
-    else breaker.failed(permit, ms)
+    this.#call?.judge(false)
+    this.#call?.failedAt(stage)
   }
 
   #onEarly = (chunk: Buffer): void => {
@@ -133,27 +114,15 @@ class Handshake implements Guest {
   }
 
   #try(): void {
-    const { service, balancer, breakers } = this.#target
-    const { clock } = this.#context
-    this.#admission =
-      breakers === undefined ? undefined : admit(this.#target, breakers, this.#exchange, clock, this.#instance)
-    const instance =
-      breakers === undefined ? service.pick(balancer, this.#exchange, this.#instance) : this.#admission?.instance
-    if (instance === undefined)
-      return this.#give(
-        refuse('service_unavailable', {
-          reason: 'no_target',
-          headers: ['retry-after', String(this.#target.service.retryAfter)]
-        })
-      )
-    if (this.#admission?.permit === 0) return this.#give(breakerOpen(this.#admission.breaker))
-    if (this.#instance !== undefined) this.#instance.active--
-    this.#instance = instance
-    instance.active++
     const exchange = this.#exchange
+    const call = new Call(exchange, this.#target, this.#context.clock)
+    const refusal = call.admit(this.#call?.instance)
+    if (refusal !== undefined) return this.#give(refusal)
+    this.#call?.end()
+    this.#call = call
+    const { instance } = call
     exchange.instance = instance.id
     exchange.attempts++
-    this.#startedAt = this.#context.clock.monotonic()
     const path = this.#route.rewrite === undefined ? exchange.path : this.#route.rewrite(exchange)
     const secure = instance.url.protocol === 'https:'
     const request = (secure ? https() : http).request({
@@ -184,8 +153,8 @@ class Handshake implements Guest {
         socket.setNoDelay(true)
       })
     })
-    request.on('upgrade', (response, socket, head) => this.#accepted(response, socket as Socket, head))
-    request.on('response', response => this.#refused(response))
+    request.on('upgrade', (response, socket, head) => this.#accepted(call, response, socket as Socket, head))
+    request.on('response', response => this.#refused(call, response))
     request.on('error', (error: Error & { code?: string }) => {
       clearTimeout(connecting)
       if (this.#over || request !== this.#request) return
@@ -198,7 +167,7 @@ class Handshake implements Guest {
     request.end()
   }
 
-  #accepted(response: IncomingMessage, upstream: Socket, head: Buffer): void {
+  #accepted(call: Call, response: IncomingMessage, upstream: Socket, head: Buffer): void {
     upstream.on('error', () => upstream.destroy())
     if (this.#over) {
       upstream.destroy()
@@ -214,10 +183,8 @@ class Handshake implements Guest {
     const exchange = this.#exchange
     const { socket: client } = this.#upgrade
     client.off('data', this.#onEarly).off('end', this.#onLeft)
-    exchange.upstreamMs = this.#context.clock.monotonic() - this.#startedAt
-    this.#target.service.tried(this.#instance as Instance, 101, undefined, exchange.upstreamMs)
-    this.#target.arm?.tried(101, undefined, exchange.upstreamMs)
-    this.#judge(true)
+    exchange.upstreamMs = call.answered(101)
+    call.judge(true)
     exchange.reply?.hijack()
     exchange.response.statusCode = 101
     exchange.tunnelled = true
@@ -225,23 +192,21 @@ class Handshake implements Guest {
     let text = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n'
     for (let i = 0; i < fields.length; i += 2) text += `${fields[i]}: ${fields[i + 1]}\r\n`
     client.write(`${text}\r\n`, 'latin1')
-    const joined = new Tunnel(client, upstream, exchange, this.#instance as Instance, this.#context)
+    const joined = new Tunnel(client, upstream, exchange, call.instance, this.#context)
     exchange.onGone = joined
     joined.start(Buffer.concat(this.#early), head)
   }
 
   /** The service's own answer, passed on as it is; no tunnel opens (H-113). */
-  #refused(response: IncomingMessage): void {
+  #refused(call: Call, response: IncomingMessage): void {
     if (this.#over) return
     this.#end()
     const exchange = this.#exchange
-    exchange.upstreamMs = this.#context.clock.monotonic() - this.#startedAt
+    const status = response.statusCode as number
+    exchange.upstreamMs = call.answered(status)
+    call.judge(true)
     exchange.reply?.hijack()
     exchange.response.shouldKeepAlive = false
-    const status = response.statusCode as number
-    this.#target.service.tried(this.#instance as Instance, status, undefined, exchange.upstreamMs)
-    this.#target.arm?.tried(status, undefined, exchange.upstreamMs)
-    this.#judge(this.#admission?.breaker.isFailure(status) !== true)
     exchange.response.writeHead(status, answerFields(exchange, status, rawFields(response)))
     exchange.onGone = { gone: () => response.destroy() }
     const { idleTimeoutMs } = this.#target.service.config.pool
@@ -259,7 +224,7 @@ class Handshake implements Guest {
   #give(error: Error): void {
     if (this.#over) return
     const request = this.#request
-    this.#judge(undefined)
+    this.#call?.judge(undefined)
     this.#end()
     request?.destroy()
     this.#exchange.reply?.send(error)
@@ -267,14 +232,14 @@ class Handshake implements Guest {
 
   #end(): void {
     this.#over = true
-    if (this.#instance !== undefined) this.#instance.active--
+    this.#call?.end()
     clearTimeout(this.#timer)
     this.#place?.leave()
   }
 
   gone(): void {
     if (this.#over) return
-    this.#judge(undefined)
+    this.#call?.judge(undefined)
     this.#end()
     this.#request?.destroy()
   }
