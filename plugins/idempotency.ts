@@ -57,8 +57,9 @@ export default definePolicy({
     if (route === undefined) return undefined
     const store = runtime.answers
     const scope = route.id
-    const timeouts = Math.max(route.timeoutMs, route.totalMs)
-    const terms: Terms = { ttlMs: ttl, leaseMs: timeouts + GRACE_MS, mayRetry: retry }
+    const mostMs = Math.max(route.timeoutMs, route.totalMs)
+    // Without any deadline nobody can say when it is over, so the key is not free before an answer would be forgotten.
+    const terms: Terms = { ttlMs: ttl, leaseMs: mostMs === 0 ? ttl : mostMs + GRACE_MS, mayRetry: retry }
     const concerned = new Set(methods)
     const guards = new WeakMap<Exchange, Guard>()
     return {

@@ -154,7 +154,7 @@ export class Canaries {
     const { database, store } = this.#context
     if (database !== undefined) return readCanary(database.db, id)
     const json = this.#shared ? await store.get(KEY + id) : undefined
-    return json === undefined ? undefined : (JSON.parse(json) as CanaryRecord)
+    return json === undefined ? undefined : recordOf(json)
   }
 
   async #write(id: string, record: CanaryRecord, entry: AuditEntry): Promise<void> {
@@ -207,3 +207,14 @@ export class Canaries {
 }
 
 const KEY = 'canary:'
+
+/** Undefined for what is no record: half of one could send everybody to a canary that nobody has promoted (H-82). */
+function recordOf(json: string): CanaryRecord | undefined {
+  try {
+    const record = JSON.parse(json) as CanaryRecord
+    const times = [record.startedAt, record.pausedMs, record.pausedAt ?? 0]
+    return times.every(Number.isFinite) && typeof record.outcome === 'string' ? record : undefined
+  } catch {
+    return undefined
+  }
+}

@@ -68,6 +68,17 @@ t.test('RES-07 in the flat format it is the body of seed 003', async t => {
   t.same((await call('/x')).json, { error: 'Service unavailable' })
 })
 
+t.test('H-128 H-100 somebody sets the clock: what is open is tried again when it was to be', async t => {
+  const { call, clock } = await gateway(t, { failure_threshold: 1 })
+  await call('/500')
+  for (const hours of [1, -2]) {
+    clock.set(clock.now() + hours * 3_600_000)
+    t.match(await call('/200'), { status: 503, headers: { 'retry-after': '60' } })
+  }
+  clock.advance(60_000)
+  t.equal((await call('/200')).status, 200)
+})
+
 t.test('H-100 a flood of 4xx does not open it', async t => {
   const { call, state } = await gateway(t, { failure_threshold: 2 })
   for (const status of [400, 401, 404, 429, 404, 404]) t.equal((await call(`/${status}`)).status, status)
@@ -371,7 +382,7 @@ t.test('RTE-06 RES-09 of services that share a route’s requests, the one that 
   )
 })
 
-t.test('H-81 a reload leaves an open breaker open, and another configuration begins anew', async t => {
+t.test('RES-01 a reload leaves an open breaker open, and another configuration begins anew', async t => {
   const { call, configure, gateway: running, upstream } = await gateway(t, { failure_threshold: 1 })
   const document = (breaker: object, more: object = {}) => ({
     defaults: { authentication: 'none' },

@@ -1,5 +1,7 @@
 import t, { type Test } from 'tap'
 import { explainRequest } from '../../src/commands/explain.ts'
+import { MemoryStore } from '../../src/store/memory.ts'
+import type { Store } from '../../src/store/store.ts'
 import { FakeClock } from '../support/clock.ts'
 import { load, problemsOf } from '../support/config.ts'
 import { noPostgres, ownStorage } from '../support/database.ts'
@@ -242,6 +244,21 @@ t.test(
     await redis.start()
   }
 )
+
+t.test('RTE-09 H-82 what cannot be read in Redis promotes nobody, and each goes on as it was', async t => {
+  const clock = new FakeClock()
+  const services = await startServices(t)
+  let poison = ''
+  const store = Object.assign(new MemoryStore(clock), { kind: 'redis', get: async () => poison || undefined })
+  const one = await start(t, services, { clock, store: store as unknown as Store })
+  await one.settled()
+  const { weight } = await one.shown()
+  for (poison of ['null', '{', '[]', '{}', '{"outcome":"running"}', '{"outcome":"promoted"}', '{"startedAt":1}']) {
+    await one.gateway.runtime.canaries.look()
+    t.match(await one.shown(), { status: 'running', weight }, poison)
+  }
+  t.equal((await one.act('pause')).status, 200)
+})
 
 t.test('RTE-09 check and explain know canaries', async t => {
   const yaml = (route: string) => ({

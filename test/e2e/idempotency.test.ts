@@ -118,11 +118,41 @@ t.test('RES-15 H-82 what is kept and cannot be read is no 500, and nothing is do
   t.equal(upstream.seen.length, 1)
 })
 
-t.test('RES-15 of many at once one gets through', async t => {
+t.test('RES-15 H-81 of many at once one gets through', async t => {
   const { pay, upstream } = await gateway(t)
-  const answers = await Promise.all(Array.from({ length: 20 }, () => pay('"storm"')))
+  const answers = await Promise.all(Array.from({ length: 500 }, () => pay('"storm"')))
   t.equal(upstream.seen.length, 1)
   for (const { status, text } of answers) t.ok(status === 409 || text === '1 ten')
+})
+
+t.test('RES-15 H-91 where a request has no deadline, its key is not free because it takes long', async t => {
+  const waiting: http.ServerResponse[] = []
+  const service = await startService(t, (request, response) => {
+    request.resume()
+    waiting.push(response)
+  })
+  const clock = new FakeClock()
+  const route = { path: '/x', service: 's', authentication: 'none', timeout: 0, idempotency: { ttl: '1h' } }
+  const { call } = await startGateway(t, { services: { s: { url: service.url } }, routes: [route] }, { clock })
+  const pay = () => call('/x', { method: 'POST', body: 'ten', headers: { 'idempotency-key': 'k' } })
+  const first = pay()
+  await until(() => waiting.length === 1)
+  clock.advance(600_000)
+  t.equal((await pay()).status, 409)
+  waiting[0]?.end('done')
+  t.equal((await first).text, 'done')
+  t.match(await pay(), { text: 'done', headers: { 'idempotent-replayed': 'true' } })
+  t.equal(waiting.length, 1)
+})
+
+t.test('RES-15 H-128 an answer is kept for its time, whatever somebody sets the clock to', async t => {
+  const { pay, clock } = await gateway(t, { ttl: '1h' })
+  await pay('k')
+  clock.set(clock.now() + 48 * 3_600_000)
+  t.equal((await pay('k')).text, '1 ten')
+  clock.set(clock.now() - 96 * 3_600_000)
+  clock.advance(3_600_001)
+  t.equal((await pay('k')).text, '2 ten')
 })
 
 t.test('RES-15 H-91 a failure frees the key, and so does "not now"; other answers stand', async t => {
