@@ -64,6 +64,8 @@ export class Watch {
   readonly #stop = new AbortController()
   readonly #isReady: () => void
   #instances: InstanceList
+  /** Of the last list, who had an address that is not allowed: said once, however often the list comes. */
+  #forbidden: ReadonlySet<string> = new Set()
   /** Wall time of the last list. */
   #heardAt: number | undefined
   /** Why nobody answers at present, as a code. */
@@ -159,12 +161,19 @@ export class Watch {
   /** Those that may be there, each once. */
   #acceptable(list: InstanceList): InstanceList {
     const byId = new Map<string, InstanceConfig>()
+    const forbidden = new Set<string>()
     for (const instance of list) {
       const { id, url, address = addressOf(new URL(url)) } = instance
       // What a name stands for is looked at when a connection is made.
       if (address === undefined || this.#networks?.allows(address) !== false) byId.set(id, instance)
-      else this.#terms.log.warn({ service: this.name, instance: id }, `leads to ${address}, which is not allowed`)
+      else {
+        const key = `${id} ${address}`
+        forbidden.add(key)
+        if (!this.#forbidden.has(key))
+          this.#terms.log.warn({ service: this.name, instance: id }, `leads to ${address}, which is not allowed`)
+      }
     }
+    this.#forbidden = forbidden
     return [...byId.values()].sort((a, b) => (a.id < b.id ? -1 : 1))
   }
 
@@ -204,11 +213,17 @@ export class Watch {
     const code = codeOf(error)
     if (this.#error !== code)
       this.#terms.log.warn(
-        { service: this.name, err: error, instances: this.#instances.length },
+        { service: this.name, ...whyOf(error), instances: this.#instances.length },
         'discovery does not answer; what is known stays'
       )
     this.#error = code
   }
+}
+
+/** What a log says of a failure: what is to be expected of a network in words, and only the rest with where it came from. */
+export function whyOf(error: unknown): { error: string; reason: string } | { err: unknown } {
+  const code = codeOf(error)
+  return code === 'FAILED' ? { err: error } : { error: code, reason: (error as Error).message }
 }
 
 /** Loads what a configuration needs when it is needed first. */

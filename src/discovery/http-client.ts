@@ -106,7 +106,8 @@ class Patience {
 /** @throws {DiscoveryError} for another answer than 200, and for what is no JSON */
 export async function jsonOf({ status, body }: Reply): Promise<unknown> {
   const text = await textOf(body)
-  if (status !== 200) throw new DiscoveryError(`HTTP_${status}`, `answers ${status}: ${text.slice(0, 200)}`)
+  if (status !== 200)
+    throw new DiscoveryError(`HTTP_${status}`, `answers ${status}${text === '' ? '' : `: ${text.slice(0, 200)}`}`)
   return parseJson(text)
 }
 

@@ -1,7 +1,7 @@
 import type { Logger } from 'pino'
 import { ConfigError, formatProblem } from '../config/problem.ts'
 import type { Dependency } from '../runtime/runtime.ts'
-import { codeOf, type DiscoveryTerms, pauseAfter } from './discovery.ts'
+import { codeOf, type DiscoveryTerms, pauseAfter, whyOf } from './discovery.ts'
 import { HttpClient, jsonOf } from './http-client.ts'
 
 /** How often it is asked, in milliseconds. */
@@ -115,7 +115,7 @@ export class RemoteConfig implements Dependency {
     this.#etag = undefined
     const code = codeOf(error)
     if (code !== this.#error)
-      this.#log.warn({ err: error }, 'the service configuration cannot be had; the last one stays')
+      this.#log.warn(whyOf(error), 'the service configuration cannot be had; the last one stays')
     this.#error = code
   }
 }

@@ -1,5 +1,11 @@
 import t, { type Test } from 'tap'
-import { type Adapter, DiscoveryError, type InstanceList, Watch } from '../../../src/discovery/discovery.ts'
+import {
+  type Adapter,
+  DiscoveryError,
+  type DiscoveryTerms,
+  type InstanceList,
+  Watch
+} from '../../../src/discovery/discovery.ts'
 import type { DiscoveryConfig } from '../../../src/discovery/settings.ts'
 import type { Pause } from '../../../src/runtime/pause.ts'
 import { discoveryConfig, discoveryTerms } from '../../support/discovery.ts'
@@ -49,10 +55,16 @@ class Scripted implements Adapter {
   }
 }
 
-async function scripted(t: Test, more: Partial<DiscoveryConfig> = {}, known: InstanceList = [], chance = 1) {
+async function scripted(
+  t: Test,
+  more: Partial<DiscoveryConfig> = {},
+  known: InstanceList = [],
+  chance = 1,
+  log?: DiscoveryTerms['log']
+) {
   const adapter = new Scripted()
   const pauses = new Pauses()
-  const terms = discoveryTerms({ pause: pauses.pause, random: () => chance })
+  const terms = discoveryTerms({ pause: pauses.pause, random: () => chance, ...(log && { log }) })
   const source = { kind: 'dns', url: 'http://a.test', servers: [] } as const
   const watch = new Watch('orders', discoveryConfig(source, more), terms, known, async () => adapter)
   const told: string[][] = []
@@ -180,3 +192,35 @@ t.test('a watch that was stopped tells nothing, asks nothing and lets go', async
   await settled()
   t.strictSame([told, adapter.calls, adapter.closed, pauses.waiting.length], [[['a']], 1, 1, 0])
 })
+
+t.test(
+  'REG-22 C-29 the log says a failure in words, an address that is not allowed once, and only a bug with its stack',
+  async t => {
+    const lines: [fields: Record<string, unknown>, message: string][] = []
+    const warn = (fields: Record<string, unknown>, message: string) => void lines.push([fields, message])
+    const { adapter, pauses } = await scripted(t, { networks: ['10.0.0.0/8'] }, [], 1, {
+      warn,
+      info() {},
+      debug() {}
+    } as unknown as DiscoveryTerms['log'])
+    const list: InstanceList = [...at('a'), { id: 'b', url: 'http://192.0.2.1', weight: 1 }]
+    for (let i = 0; i < 3; i++) adapter.tell(list)
+    t.match(lines.splice(0), [[{ service: 'orders', instance: 'b' }, 'leads to 192.0.2.1, which is not allowed']])
+    adapter.tell(at('a'))
+    adapter.tell(list)
+    t.equal(lines.splice(0).length, 1, 'it has come back')
+    adapter.fail(new DiscoveryError('HTTP_500', 'answers 500'))
+    await settled()
+    t.strictSame(lines.splice(0), [
+      [
+        { service: 'orders', error: 'HTTP_500', reason: 'answers 500', instances: 1 },
+        'discovery does not answer; what is known stays'
+      ]
+    ])
+    await pauses.end()
+    const bug = new TypeError('x is not a function')
+    adapter.fail(bug)
+    await settled()
+    t.match(lines, [[{ err: bug }, 'discovery does not answer; what is known stays']])
+  }
+)
