@@ -1,6 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import type { FastifyPluginAsync } from 'fastify'
-import { oauthClient } from '../src/config/schema.ts'
 import { writeAudit } from '../src/database/audit.ts'
 import type { Database } from '../src/database/database.ts'
 import { endArtifactsOf } from '../src/database/oauth.ts'
@@ -14,6 +13,7 @@ import {
   problemsOfClient
 } from '../src/identity/oauth2/clients.ts'
 import { type AuthorizationServer, acquireAuthorizationServer } from '../src/identity/oauth2/server.ts'
+import { oauthClient } from '../src/identity/settings.ts'
 import { Type } from '../src/schema.ts'
 import { auditOf, guardOwnEndpoints } from './guard.ts'
 import type { OwnRoutesOptions } from './index.ts'

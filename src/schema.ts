@@ -99,6 +99,19 @@ function amounts(type: 'number' | 'integer', pattern: string, positive: boolean)
   ]
 }
 
+/** Text that may be absent. */
+export const text = (description: string, options: object = {}) =>
+  Type.Optional(Type.String({ description, ...options }))
+/** The same, for what is never shown. */
+export const secret = (description: string) => text(description, { writeOnly: true })
+/** Text that says something. */
+export const word = Type.String({ minLength: 1 })
+/** On or off. */
+export const flag = (description: string, value: boolean) => Type.Boolean({ description, default: value })
+/** So many; 0 or more. */
+export const count = (description: string, value: number, options: object = {}) =>
+  Type.Integer({ description, default: value, minimum: 0, ...options })
+
 /** One of several words. */
 export function oneOf<const T extends readonly string[]>(
   words: T,

@@ -1,5 +1,6 @@
 import { dirname, resolve } from 'node:path'
 import type { BatchSettings } from '../batch/settings.ts'
+import type { IdentitySettings } from '../identity/settings.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import type { ConcurrencySettings, OverloadSettings } from '../overload/settings.ts'
 import { type Networks, networksOf } from '../registry/networks.ts'
@@ -17,7 +18,6 @@ import { locate, type Path, type Position, placeOf } from './located.ts'
 import type { Problems } from './problem.ts'
 import type {
   GatewaySettings,
-  IdentitySettings,
   LoggingSettings,
   MetricsSettings,
   PathSettings,

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { advisoriesOn, problemsOfClient } from '../identity/oauth2/clients.ts'
+import type { IdentitySettings, OAuthClientSettings, OAuthSettings } from '../identity/settings.ts'
 import type { Draft } from './draft.ts'
 import type { Path } from './located.ts'
-import type { GatewaySettings, IdentitySettings, OAuthClientSettings, OAuthSettings } from './schema.ts'
+import type { GatewaySettings } from './schema.ts'
 
 /** Keys that are named by their files, as what is in these: a key that is replaced is another configuration. */
 export function identityOf(draft: Draft): IdentitySettings {

@@ -1,7 +1,8 @@
+import type { IdentitySettings } from '../identity/settings.ts'
 import { covers, type Pattern, parsePattern } from '../routing/pattern.ts'
 import type { Draft } from './draft.ts'
 import type { Path } from './located.ts'
-import type { IdentitySettings, PathSettings } from './schema.ts'
+import type { PathSettings } from './schema.ts'
 import type { Snapshot } from './snapshot.ts'
 
 /** The gateway's own paths always win, so a route below them would never be asked (C-11). */

@@ -1,4 +1,5 @@
 import type { BatchSettings } from '../batch/settings.ts'
+import type { IdentitySettings } from '../identity/settings.ts'
 import type { RateLimitsSettings } from '../limits/settings.ts'
 import type { OverloadConfig } from '../overload/settings.ts'
 import type { GeoConfig } from '../releases/geo.ts'
@@ -15,7 +16,6 @@ import type { Position } from './located.ts'
 import type { Problem } from './problem.ts'
 import type {
   GatewaySettings,
-  IdentitySettings,
   LoggingSettings,
   MetricsSettings,
   PathSettings,

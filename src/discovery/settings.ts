@@ -1,10 +1,8 @@
 import { isIP, isIPv4, isIPv6 } from 'node:net'
 import type { ConnectionOptions } from 'node:tls'
 import type { Path } from '../config/located.ts'
-import { duration, listOf, oneOf, type Static, type TSchema, Type } from '../schema.ts'
+import { duration, listOf, oneOf, type Static, secret, type TSchema, Type, text } from '../schema.ts'
 
-const text = (description: string, options: object = {}) => Type.Optional(Type.String({ description, ...options }))
-const secret = (description: string) => text(description, { writeOnly: true })
 const address = (description: string) => text(description, { pattern: '^https?://' })
 
 /** @param tls the schema of `services.*.tls`: it is the same for who says where a service is */

@@ -1,8 +1,8 @@
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
-import type { IdentitySettings } from '../config/schema.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Consumer } from './consumer.ts'
 import { identityFields } from './identity-fields.ts'
+import type { IdentitySettings } from './settings.ts'
 import type { StoredKey, StoredKeys } from './stored-keys.ts'
 import { untrusted } from './trouble.ts'
 

@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto'
-import type { IdentitySettings } from '../config/schema.ts'
 import type { Snapshot } from '../config/snapshot.ts'
 import type { Runtime } from '../runtime/runtime.ts'
 import { ApiKeyError, ApiKeys } from './api-key.ts'
@@ -11,6 +10,7 @@ import { type KeySource, publicKey, StaticKeys, secretKey } from './keys.ts'
 import { checkStrength, isProduction, type LocalKey, localKey } from './local-key.ts'
 import { acquireAuthorizationServer } from './oauth2/server.ts'
 import { type FetchReport, PublishedKeys } from './published-keys.ts'
+import type { IdentitySettings } from './settings.ts'
 import type { StoredKeys } from './stored-keys.ts'
 
 export { IdentityError } from './identity-error.ts'

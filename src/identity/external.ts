@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { Transaction } from 'kysely'
 import type { IDToken } from 'openid-client'
-import type { IdentitySettings } from '../config/schema.ts'
 import { writeAudit } from '../database/audit.ts'
 import type { Change } from '../database/changes.ts'
 import type { Database } from '../database/database.ts'
@@ -13,6 +12,7 @@ import { createUser, findUser, raiseTokenVersion, setRoles, type User } from '..
 import { refuse } from '../errors.ts'
 import type { Runtime } from '../runtime/runtime.ts'
 import type { Attempt } from './accounts.ts'
+import type { IdentitySettings } from './settings.ts'
 
 export type ProviderSettings = IdentitySettings['providers'][number]
 

@@ -1,6 +1,5 @@
 import { hash, randomBytes, randomUUID } from 'node:crypto'
 import type { Transaction } from 'kysely'
-import type { IdentitySettings } from '../config/schema.ts'
 import type { Snapshot } from '../config/snapshot.ts'
 import { writeAudit } from '../database/audit.ts'
 import type { Change } from '../database/changes.ts'
@@ -19,6 +18,7 @@ import { displayName, findUser, raiseTokenVersion, type User } from '../database
 import { type GatewayError, refuse } from '../errors.ts'
 import type { Runtime } from '../runtime/runtime.ts'
 import type { Attempt } from './accounts.ts'
+import type { IdentitySettings } from './settings.ts'
 import { LONGEST } from './token-form.ts'
 
 /** Signs claims with the gateway's own key. */

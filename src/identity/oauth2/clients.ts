@@ -1,7 +1,7 @@
 import { hash, timingSafeEqual } from 'node:crypto'
 import type { ClientMetadata } from 'oidc-provider'
-import type { OAuthClientSettings } from '../../config/schema.ts'
 import { parseKeySet } from '../key-set.ts'
+import type { OAuthClientSettings } from '../settings.ts'
 import { ALGORITHM } from './signing-keys.ts'
 
 /** What a client is registered with, however it is. */

@@ -1,10 +1,10 @@
 import crypto from 'node:crypto'
 import { syncBuiltinESMExports } from 'node:module'
 import t from 'tap'
-import type { IdentitySettings } from '../../../src/config/schema.ts'
 import { GatewayError } from '../../../src/errors.ts'
 import { ApiKeyError, ApiKeys, hashApiKey, makeApiKey } from '../../../src/identity/api-key.ts'
 import type { Consumer } from '../../../src/identity/consumer.ts'
+import type { IdentitySettings } from '../../../src/identity/settings.ts'
 import { FakeClock } from '../../support/clock.ts'
 
 type Settings = IdentitySettings['api_keys'][number]
