@@ -1,6 +1,7 @@
 import cluster, { type Worker } from 'node:cluster'
 import type { Readable } from 'node:stream'
 import type { Log } from '../telemetry/log.ts'
+import { closeUntaken } from './handed-over.ts'
 import { type Message, WORKER } from './siblings.ts'
 
 /** A worker that ends is started again after so long, in milliseconds; twice as long each time, … */
@@ -78,6 +79,7 @@ export class Supervisor {
 
   #adopt(place: Place): void {
     const { worker } = place
+    closeUntaken(worker)
     passLines(worker.process.stdout as Readable, process.stdout)
     passLines(worker.process.stderr as Readable, process.stderr)
     worker.on('message', (message: Message) => this.#receive(place, message))
