@@ -3,7 +3,7 @@ import { EventEmitter } from 'node:events'
 import t from 'tap'
 import { closeUntaken } from '../../../src/cluster/handed-over.ts'
 
-t.test('CLU-02 a connection that a worker has not taken when it ends is closed; what it has taken is its own', t => {
+t.test('CLU-06 a connection that a worker has not taken when it ends is closed; what it has taken is its own', t => {
   const sent: unknown[][] = []
   const child = Object.assign(new EventEmitter(), { send: (...args: unknown[]) => sent.push(args) > 0 })
   const worker = Object.assign(new EventEmitter(), { process: child })
