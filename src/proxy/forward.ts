@@ -6,36 +6,20 @@ import { type Guest, Place } from '../overload/bulkhead.ts'
 import { overloaded, serviceBusy } from '../overload/refusal.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { RequestMetrics } from '../telemetry/metrics.ts'
-import { Call } from '../upstream/call.ts'
 import { Deadline, type Deadlines } from '../upstream/deadline.ts'
 import type { Instance } from '../upstream/instance.ts'
-import type { Connection } from '../upstream/pool.ts'
 import { afterFailure, backoff, type Failure, IDEMPOTENT, retryAfterMs } from '../upstream/retry.ts'
 import { isShortage } from '../upstream/shortage.ts'
 import type { Target } from '../upstream/target.ts'
-import { addTrailers, latin1, writeHead } from './answer.ts'
+import { latin1 } from './answer.ts'
+import { Attempt } from './attempt.ts'
 import { bodyTooLarge, COLLECT_BYTES, collect, RequestBody } from './body.ts'
 import type { Exchange } from './exchange.ts'
 import { answerWith, type Fallback } from './fallback.ts'
 import type { Route } from './route.ts'
+import { describe, isUnspeakable, LATE, refusalOf, type Stage } from './stage.ts'
 import type { KeptAnswer } from './tap.ts'
 import type { Tunnel } from './tunnel.ts'
-
-/** Where forwarding a request came to grief; status, retries and metrics follow from it. */
-export type Stage =
-  /** No connection: nobody there, a name that leads nowhere, a certificate that is not good. */
-  | 'connect'
-  | 'connect_timeout'
-  /** All connections that the service may have were in use for as long as the request could wait. */
-  | 'pool'
-  /** The service did not take the request's body in time. */
-  | 'send'
-  /** No head of an answer in time. */
-  | 'timeout'
-  /** The connection was cut. */
-  | 'reset'
-  /** What came was no HTTP, or too much of it. */
-  | 'protocol'
 
 /** What the forwarder needs of the process. */
 export interface ForwardContext {
@@ -68,7 +52,7 @@ export function forward(exchange: Exchange, route: Route, context: ForwardContex
 }
 
 /** One request's way to its service: tries, deadlines, and which failure is worth another try. */
-class Forwarding implements Guest {
+export class Forwarding implements Guest {
   readonly exchange: Exchange
   readonly route: Route
   readonly context: ForwardContext
@@ -546,200 +530,4 @@ class Forwarding implements Guest {
       this.#body.destroy()
     }
   }
-}
-
-/** One try at one instance, from the connection to the last byte of its answer. */
-class Attempt extends Call {
-  readonly #forwarding: Forwarding
-  #connection: Connection | undefined
-  #resume: (() => void) | undefined
-  /** The connection has carried a request before, so the service may have closed it meanwhile. */
-  reused = false
-  /** The request may have reached the service. */
-  sent = false
-  /** The whole body, when it came in one piece. */
-  #whole: Buffer | undefined
-  #flushed = false
-  #listensForDrain = false
-
-  constructor(forwarding: Forwarding) {
-    super(forwarding.exchange, forwarding.target, forwarding.context.clock)
-    this.#forwarding = forwarding
-  }
-
-  /** It has no connection yet, since all are in use. */
-  get waits(): boolean {
-    return this.#connection === undefined
-  }
-
-  connected(connection: Connection): void {
-    this.#connection = connection
-    this.reused = connection.uses++ > 0
-    connection.client.dispatch(this.#forwarding.options(this.instance), this as unknown as Dispatcher.DispatchHandler)
-  }
-
-  /** Ends the try without a word to anybody but the breaker. */
-  cancel(): void {
-    if (this.over) return
-    this.judge(undefined)
-    this.end()
-    if (this.#connection === undefined) this.instance.pool.forget(this)
-    // Not undici's own `abort`, which opens another connection for the request that it has just given up.
-    else this.instance.pool.discard(this.#connection)
-  }
-
-  onConnect(): void {
-    this.sent = true
-    this.#forwarding.reached = true
-  }
-
-  onRequestSent(): void {
-    if (this.#forwarding.streams) this.sentAll()
-    this.#forwarding.sent()
-  }
-
-  onHeaders(status: number, raw: Buffer[], resume: () => void): boolean {
-    if (status < 200 || this.over) return true
-    const forwarding = this.#forwarding
-    const { exchange } = forwarding
-    exchange.upstreamMs = this.answered(status)
-    if (!forwarding.accepts(this, status, raw)) return true
-    if (forwarding.alone) {
-      forwarding.begun()
-      exchange.tap?.head(status, raw)
-      return true
-    }
-    // An early answer: the rest of the upload is of no use to anybody (RFC 9112 section 9.5).
-    if (exchange.uploading) exchange.endConnection()
-    writeHead(exchange, status, raw)
-    // Only now: what cannot be written as a head is the service's failure still, and may be answered with a 502.
-    forwarding.begun()
-    this.#resume = resume
-    exchange.tap?.head(status, raw)
-    exchange.reply?.hijack()
-    process.nextTick(flush, this)
-    return true
-  }
-
-  onData(chunk: Buffer): boolean {
-    if (this.over) return true
-    const { exchange } = this.#forwarding
-    exchange.bytesOut += chunk.length
-    exchange.tap?.chunk(chunk)
-    if (this.#forwarding.alone) return true
-    if (chunk.length === exchange.answeredLength && !this.#flushed) {
-      this.#whole = chunk
-      return true
-    }
-    this.#flushed = true
-    if (exchange.response.write(chunk)) return true
-    this.#forwarding.stalled()
-    if (!this.#listensForDrain) {
-      this.#listensForDrain = true
-      exchange.response.on('drain', () => this.#drained())
-    }
-    return false
-  }
-
-  #drained(): void {
-    if (this.over) return
-    this.#forwarding.drained()
-    this.resume()
-  }
-
-  /** Lets the answer go on that had to wait. */
-  resume(): void {
-    this.#resume?.()
-  }
-
-  onComplete(trailers: Buffer[]): void {
-    if (this.over) return
-    const connection = this.#connection as Connection
-    if (connection.broken) return this.onError(new Error('the connection was reset within the answer'))
-    this.end()
-    this.instance.pool.release(connection)
-    const { exchange } = this.#forwarding
-    this.judge(true)
-    if (this.#forwarding.alone) return this.#forwarding.completed()
-    if (trailers.length > 0 && exchange.acceptsTrailers) addTrailers(exchange, trailers)
-    if (this.#whole === undefined) exchange.response.end()
-    else if (this.#whole.length > ONE_STRING_BYTES) exchange.response.end(this.#whole)
-    else exchange.response.end(latin1(this.#whole), 'latin1')
-    this.#flushed = true
-    this.#forwarding.completed()
-  }
-
-  onError(error: Error): void {
-    if (this.over) return
-    this.end()
-    if (this.#connection !== undefined) this.instance.pool.discard(this.#connection)
-    this.#forwarding.failed(this, stageOf(error, this), error)
-    // Whoever was to blame, if nobody has said so by now.
-    this.judge(undefined)
-  }
-
-  /** Sends the head if no body came along with it: the first byte may be a long time coming. */
-  flush(): void {
-    if (this.#flushed || this.over) return
-    this.#flushed = true
-    this.#forwarding.exchange.response.flushHeaders()
-  }
-}
-
-/** A body up to this size goes out as one string with its head, in one plain write, which is cheaper than two pieces. */
-const ONE_STRING_BYTES = 16_384
-
-function flush(attempt: Attempt): void {
-  attempt.flush()
-}
-
-function stageOf(error: Error & { code?: string }, attempt: Attempt): Stage {
-  const code = error.code ?? ''
-  if (!attempt.sent) return code === 'UND_ERR_CONNECT_TIMEOUT' || code === 'ETIMEDOUT' ? 'connect_timeout' : 'connect'
-  if (error.name === 'HTTPParserError' || /^UND_ERR_HEADERS_OVERFLOW$|^ERR_HTTP|^ERR_INVALID_CHAR$/.test(code))
-    return 'protocol'
-  return 'reset'
-}
-
-/** Whether the client of our own refuses to send it: a field or path that HTTP has no words for. */
-function isUnspeakable(error: Error & { code?: string }): boolean {
-  return error.code === 'UND_ERR_INVALID_ARG' || error.code === 'UND_ERR_NOT_SUPPORTED'
-}
-
-/** What `Proxy-Status` says of the stage that took too long. */
-const LATE: Partial<Record<Stage, string>> = {
-  connect_timeout: 'connection_timeout',
-  pool: 'connection_limit_reached',
-  send: 'connection_write_timeout',
-  timeout: 'http_response_timeout'
-}
-
-/** The answer for a try that failed at `stage` with `error`: 502, or 504 if it was a matter of time. */
-export function refusalOf(stage: Stage, error: Error & { code?: string }): GatewayError {
-  const reason = `${stage}: ${describe(error)}`
-  switch (stage) {
-    case 'connect':
-      return refuse('bad_gateway', { reason, proxyStatus: connectStatus(error.code ?? '') })
-    case 'connect_timeout':
-      return refuse('gateway_timeout', { reason, proxyStatus: 'connection_timeout' })
-    case 'timeout':
-      return refuse('gateway_timeout', { reason })
-    case 'reset':
-      return refuse('bad_gateway', { reason, proxyStatus: 'connection_terminated' })
-    default:
-      return refuse('bad_gateway', { reason })
-  }
-}
-
-function connectStatus(code: string): string {
-  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'dns_error'
-  if (/CERT|SELF_SIGNED|UNABLE_TO/.test(code)) return 'tls_certificate_error'
-  if (/^ERR_TLS|^ERR_SSL|^EPROTO$/.test(code)) return 'tls_protocol_error'
-  if (/UNREACH/.test(code)) return 'destination_ip_unroutable'
-  return code === 'ECONNREFUSED' ? 'connection_refused' : 'connection_terminated'
-}
-
-/** For the log alone: the error's code says most, its message may hold an address. */
-function describe(error: Error & { code?: string }): string {
-  return error.code === undefined ? error.message : `${error.code} ${error.message}`
 }

@@ -11,9 +11,10 @@ import { isShortage } from '../upstream/shortage.ts'
 import type { Target } from '../upstream/target.ts'
 import { answerFields } from './answer.ts'
 import type { Exchange, Upgrade } from './exchange.ts'
-import { type ForwardContext, refusalOf, type Stage } from './forward.ts'
+import type { ForwardContext } from './forward.ts'
 import { closeFrame, FrameFollower } from './frames.ts'
 import type { Route } from './route.ts'
+import { refusalOf, type Stage } from './stage.ts'
 
 /** Close codes of the gateway's own (RFC 6455 section 7.4). */
 export const CLOSE = { GOING_AWAY: 1001, UNAUTHORIZED: 4401 } as const

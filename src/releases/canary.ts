@@ -1,4 +1,4 @@
-import type { Stage } from '../proxy/forward.ts'
+import type { Stage } from '../proxy/stage.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { bucketOf, LATENCY_BUCKETS, percentiles } from '../traffic/latency.ts'
 import type { AbortLimits, CanaryRelease } from './settings.ts'

@@ -1,6 +1,6 @@
 import { type GatewayError, refuse } from '../errors.ts'
 import type { Exchange } from '../proxy/exchange.ts'
-import type { Stage } from '../proxy/forward.ts'
+import type { Stage } from '../proxy/stage.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Breaker, Permit } from './breaker.ts'
 import type { BreakerSet } from './breakers.ts'
