@@ -54,6 +54,9 @@ const LARGEST = 1_000_000
 /** What all routes together keep at most, in bytes: there may be thousands of them. */
 const MOST_BYTES = 128 * 1024 * 1024
 
+/** What each text and buffer takes besides what is in it, in bytes, more or less: small answers are mostly that. */
+const PIECE_BYTES = 100
+
 /** What the last answers of all routes take. */
 export interface Kept {
   bytes: number
@@ -102,7 +105,10 @@ export class LastAnswers {
     const key = keyOf(exchange)
     this.#drop(key)
     const vary = listOf(fieldOf(answer.fields, 'vary')).flatMap(name => [name, exchange.header(name) ?? ''])
-    const bytes = answer.body.length + answer.fields.reduce((sum, field) => sum + field.length, key.length)
+    const bytes = [key, answer.body, ...answer.fields, ...vary].reduce(
+      (sum, { length }) => sum + length + PIECE_BYTES,
+      0
+    )
     this.#entries.set(key, { answer, at: this.#clock.monotonic(), bytes, vary })
     this.#count(bytes)
     for (const oldest of this.#entries.keys()) {

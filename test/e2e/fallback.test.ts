@@ -170,6 +170,14 @@ t.test('RES-06 an answer for one caller is never given to another', async t => {
   t.equal((await call('/x')).status, 401)
 })
 
+t.test('RES-06 H-97 what clients send for "Vary" counts as well, so that memory is bounded', async t => {
+  const { call, gateway: running } = await gateway(t, { cached: { size: '100kb' } })
+  const large = (i: number) => ({ headers: { 'x-answer': '{"vary":"x-own"}', 'x-own': String(i).repeat(8000) } })
+  for (let i = 0; i < 30; i++) t.equal((await call(`/${i % 10}?${i}`, large(i % 10))).status, 200)
+  const { bytes } = running.runtime.lastAnswers
+  t.ok(bytes > 80_000 && bytes <= 100_000, String(bytes))
+})
+
 t.test('H-90 an answer that ends within its chunks is not kept', async t => {
   const upstream = await startRawUpstream(t, socket => {
     socket.end('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n')
