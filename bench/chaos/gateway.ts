@@ -194,7 +194,7 @@ export class ChaosGateway {
             health_check: { path: '/health', interval_seconds: 0.5, timeout_seconds: 1 },
             outlier_detection: {
               consecutive_errors: 3,
-              error_rate: 15,
+              error_percent: 15,
               minimum_requests: 10,
               window: '5s',
               ejection_time: '5s',

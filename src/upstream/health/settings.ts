@@ -115,7 +115,7 @@ export const outlierDetection = Type.Union(
         default: 5,
         minimum: 0
       }),
-      error_rate: percent('Percent of failures within `window` that eject.', 50),
+      error_percent: percent('Percent of failures within `window` that eject.', 50),
       minimum_requests: Type.Integer({
         description: 'Requests within `window` below which the rate says nothing.',
         default: 20,
@@ -160,7 +160,7 @@ export function outliersOf(settings: OutlierSettings | undefined): OutlierConfig
   const given: Partial<Exclude<OutlierSettings, boolean>> = settings === true ? {} : settings
   return {
     consecutive: given.consecutive_errors ?? 5,
-    errorPercent: given.error_rate ?? 50,
+    errorPercent: given.error_percent ?? 50,
     minimumRequests: given.minimum_requests ?? 20,
     windowMs: given.window ?? 10_000,
     ejectionMs: given.ejection_time ?? 30_000,
