@@ -84,23 +84,9 @@ function byPlace(a: Problem, b: Problem): number {
 
 /** The snapshot; worth nothing when problems have been found on the way. */
 async function snapshotOf(draft: Draft): Promise<Snapshot> {
-  const { services, routes, catch_all } = draft.settled
-  checkNetworks(draft)
-  draft.local = hasAccounts(draft)
+  const { settled, source, problems } = draft
   const stretches = new Stretches(systemClock)
-  for (const [name, service] of Object.entries(services)) {
-    addService(draft, name, service)
-    if (stretches.isOver) await stretches.next()
-  }
-  for (const [i, route] of routes.entries()) {
-    addRoute(draft, route, ['routes', i])
-    if (stretches.isOver) await stretches.next()
-  }
-  for (const [name, service] of Object.entries(services)) {
-    for (const [i, endpoint] of service.endpoints.entries())
-      addEndpoint(draft, name, endpoint, ['services', name, 'endpoints', i])
-    if (catch_all) addCatchAll(draft, name)
-  }
+  await addAll(draft, stretches)
   await stretches.next()
   checkIds(draft)
   checkReserved(draft)
@@ -114,49 +100,71 @@ async function snapshotOf(draft: Draft): Promise<Snapshot> {
   checkWorkers(draft)
   warnAboutUnused(draft)
   await stretches.next()
-  const server = serverOf(draft)
-  const geo = geoOf(draft)
-  const { gateway, storage, logging, recording, metrics, paths, admin, plugins, rate_limits, registry } = draft.settled
-  const { versioning, batch } = draft.settled
-  const identity = identityOf(draft)
-  const content = JSON.stringify([
-    // Gateways with one configuration in several regions serve the same.
-    {
-      ...draft.settled,
-      server,
-      identity,
-      gateway: { ...gateway, region: '' },
-      geo: [geo.header, geo.database?.print]
-    },
-    [...draft.services.values()].map(({ tls, discovery }) => [tls, discovery])
-  ])
+  const read = { server: serverOf(draft), geo: geoOf(draft), identity: identityOf(draft) }
   return deepFreeze({
-    version: createHash('sha256').update(content).digest('hex').slice(0, 12),
-    gateway,
-    server,
-    storage,
-    identity,
-    logging,
-    recording,
-    metrics,
-    paths,
-    adminListen: admin.listen,
-    serviceConfigUrl: draft.settled.service_config_url,
-    rateLimits: rate_limits,
-    overload: draft.settled.enabled ? overloadOf(draft.settled.overload) : undefined,
-    registry,
-    batch,
-    versioning,
-    geo,
+    ...read,
+    version: versionOf(draft, read),
+    gateway: settled.gateway,
+    storage: settled.storage,
+    logging: settled.logging,
+    recording: settled.recording,
+    metrics: settled.metrics,
+    paths: settled.paths,
+    adminListen: settled.admin.listen,
+    serviceConfigUrl: settled.service_config_url,
+    rateLimits: settled.rate_limits,
+    overload: settled.enabled ? overloadOf(settled.overload) : undefined,
+    registry: settled.registry,
+    batch: settled.batch,
+    versioning: settled.versioning,
     services: draft.services,
     breakers: breakersOf(draft),
     routes: draft.routes.map(({ route }) => route),
-    defaults: concernsOf(draft, [[draft.settled.defaults, 'defaults', ['defaults']]]),
-    plugins,
+    defaults: concernsOf(draft, [[settled.defaults, 'defaults', ['defaults']]]),
+    plugins: settled.plugins,
     document: draft.document,
-    warnings: [...draft.source.problems, ...draft.problems.list].filter(problem => !isError(problem)).sort(byPlace),
-    files: draft.source.files
+    warnings: [...source.problems, ...problems.list].filter(problem => !isError(problem)).sort(byPlace),
+    files: source.files
   })
+}
+
+/** Services first, since routes lead to them; then what services say of routes themselves. */
+async function addAll(draft: Draft, stretches: Stretches): Promise<void> {
+  const { services, routes, catch_all } = draft.settled
+  checkNetworks(draft)
+  draft.local = hasAccounts(draft)
+  for (const [name, service] of Object.entries(services)) {
+    addService(draft, name, service)
+    if (stretches.isOver) await stretches.next()
+  }
+  for (const [i, route] of routes.entries()) {
+    addRoute(draft, route, ['routes', i])
+    if (stretches.isOver) await stretches.next()
+  }
+  for (const [name, service] of Object.entries(services)) {
+    for (const [i, endpoint] of service.endpoints.entries())
+      addEndpoint(draft, name, endpoint, ['services', name, 'endpoints', i])
+    if (catch_all) addCatchAll(draft, name)
+  }
+}
+
+/** Twelve hexadecimal digits that change with what is served; `read` is what has been read from other files. */
+function versionOf(
+  { settled, services }: Draft,
+  { server, identity, geo }: Pick<Snapshot, 'server' | 'identity' | 'geo'>
+): string {
+  const content = JSON.stringify([
+    // Gateways with one configuration in several regions serve the same.
+    {
+      ...settled,
+      server,
+      identity,
+      gateway: { ...settled.gateway, region: '' },
+      geo: [geo.header, geo.database?.print]
+    },
+    [...services.values()].map(({ tls, discovery }) => [tls, discovery])
+  ])
+  return createHash('sha256').update(content).digest('hex').slice(0, 12)
 }
 
 function deepFreeze<T>(value: T): T {
