@@ -8,7 +8,7 @@ const orNull = (type: object, description: string, example: unknown) =>
 const text = (description: string, example: string) => Type.String({ description, examples: [example] })
 
 /** Schema of what {@link publicInstance} says. */
-export const instanceSchema = Type.Object({
+const instanceSchema = Type.Object({
   id: text('Its id.', '0'),
   url: text('Its address.', 'http://orders:8080'),
   weight: Type.Integer({ description: 'Its share of the traffic, against the others’.', examples: [1] }),

@@ -10,8 +10,8 @@ import { type Signals, systemSignals } from './signals.ts'
 import { Throttle } from './throttle.ts'
 
 /** What there was too little of. */
-export const SCARCE = ['event_loop', 'memory', 'descriptors', 'concurrency'] as const
-export type Scarce = (typeof SCARCE)[number]
+const SCARCE = ['event_loop', 'memory', 'descriptors', 'concurrency'] as const
+type Scarce = (typeof SCARCE)[number]
 
 /** How often it is looked how late timers are, in milliseconds; each time wakes an idle process. */
 const SAMPLE_MS = 50
