@@ -48,8 +48,10 @@ const start: Command = {
     })
     keepTheLog(gateway)
     gateway.watch()
+    // Whoever reads that it listens may send a signal at once.
+    const stopped = untilStopped(gateway, backends)
     await announce(gateway, invocation, backends)
-    return untilStopped(gateway, backends)
+    return stopped
   }
 }
 
@@ -71,8 +73,9 @@ async function serveAsWorker(sources: ConfigSources, loaded: Loaded): Promise<nu
     const gateway = await Gateway.start(sources, { loaded, siblings })
     keepTheLog(gateway)
     gateway.watch()
+    const stopped = untilStopped(gateway)
     siblings.ready(noticeOf(gateway))
-    return await untilStopped(gateway)
+    return await stopped
   } finally {
     siblings.close()
   }
